@@ -1,0 +1,25 @@
+"""Every test runs on eight virtual CPU devices, with silent rank promotion an error and compilations cached."""
+
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", str(ROOT / ".jax_cache"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """The folder of real videos, weights and expected outputs; see ../shared/golden/README.md."""
+    path = pathlib.Path(os.environ.get("VIDJAX_GOLDEN", ROOT.parent / "shared" / "golden"))
+    if not path.is_dir():
+        pytest.skip(f"golden data is absent: no folder {path} (set VIDJAX_GOLDEN)")
+    return path
