@@ -1,0 +1,136 @@
+"""Foreign checkpoints to vidjax variables: the one file that knows how other libraries store and name tensors."""
+
+import pathlib
+import re
+
+import numpy as np
+from flax import traverse_util
+
+from vidjax import models
+
+TRANSFORMS = {  # name in a table: (rank of the reference's tensor, reference -> vidjax, its inverse)
+    "oithw_to_thwio": (5, lambda x: x.transpose(2, 3, 4, 1, 0), lambda x: x.transpose(4, 3, 0, 1, 2)),
+    "oihw_to_1hwio": (4, lambda x: x.transpose(2, 3, 1, 0)[None], lambda x: x[0].transpose(3, 2, 0, 1)),
+    "oi_to_io": (2, lambda x: x.T, lambda x: x.T),
+}
+
+
+class ConvertError(ValueError):
+    """A foreign checkpoint does not fit; the message is one sentence that lists the names."""
+
+
+def from_reference(source, arch, state_dict):
+    """Variables of `models.for_reference(source, arch, classes)` from the reference's tensors by name.
+
+    The number of classes is the length of the head's bias. ConvertError unless every tensor finds its place.
+    """
+    row = models.reference(source, arch)
+    if row["head"] not in state_dict:
+        raise ConvertError(f"These are not weights of {source} {arch}: the head's tensor {row['head']!r} is missing.")
+    model = models.for_reference(source, arch, len(state_dict[row["head"]]))
+    size, frames = row["preprocess"]["size"], row["preprocess"]["frames"]
+    return convert(row["table"], state_dict, models.shapes(model, (1, frames, size, size, 3)))
+
+
+def convert(table, tensors, target):
+    """{reference name: array} -> variables with the paths, shapes and dtypes of `target` (nested ShapeDtypeStructs).
+
+    `table` is [(regex of the whole reference name, our path or None to drop it, key of TRANSFORMS)].
+    ConvertError unless every name matches exactly one rule, every leaf is filled exactly once and shapes agree.
+    """
+    leaves = traverse_util.flatten_dict(target, sep="/")
+    unmatched, ambiguous, foreign, misshaped, sources = [], [], [], [], {}
+    filled = {}
+    for name, tensor in tensors.items():
+        rules = [(rule, match) for rule in table if (match := re.fullmatch(rule[0], name))]
+        if len(rules) != 1:
+            (ambiguous if rules else unmatched).append(name)
+            continue
+        (_, path, transform), match = rules[0]
+        if path is None:
+            continue
+        path = match.expand(path)
+        sources.setdefault(path, []).append(name)
+        if path not in leaves:
+            foreign.append(f"{name} -> {path}")
+            continue
+        filled[path], problem = _fit(np.asarray(tensor), transform, leaves[path])
+        misshaped += [f"{name} -> {path} {problem}"] if problem else []
+    problems = {
+        "names that no rule matches": unmatched,
+        "names that several rules match": ambiguous,
+        "names whose parameter the model lacks": foreign,
+        "parameters filled more than once": [f"{p} from {' and '.join(n)}" for p, n in sources.items() if len(n) > 1],
+        "tensors of another shape or kind": misshaped,
+        "parameters left empty": sorted(leaves.keys() - sources.keys()),
+    }
+    if any(problems.values()):
+        found = [f"{len(names)} {what} ({_listed(names)})" for what, names in problems.items() if names]
+        raise ConvertError(f"The tensors do not fit the model: {'; '.join(found)}.")
+    return traverse_util.unflatten_dict(filled, sep="/")
+
+
+def load_tensors(path):
+    """{name: array} of a .npz, .safetensors, .pt or .pth file; no code stored in it is ever executed."""
+    path = pathlib.Path(path)
+    readers = {".npz": _load_npz, ".safetensors": _load_safetensors, ".pt": _load_torch, ".pth": _load_torch}
+    if path.suffix not in readers:
+        raise ConvertError(f"{path} is none of {', '.join(readers)}; save the weights in one of these formats.")
+    if not path.is_file():
+        raise ConvertError(f"There is no file {path}.")
+    return readers[path.suffix](path)
+
+
+def _load_npz(path):
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (ValueError, OSError, EOFError) as error:
+        raise ConvertError(f"{path} cannot be read as plain arrays: {error}") from error
+
+
+def _load_safetensors(path):
+    try:
+        import safetensors
+        import safetensors.numpy
+    except ImportError as error:
+        raise ConvertError(f"Reading {path} needs safetensors: pip install safetensors.") from error
+    try:
+        return safetensors.numpy.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise ConvertError(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def _load_torch(path):
+    try:
+        import torch
+    except ImportError as error:
+        raise ConvertError(f"Reading {path} needs PyTorch: pip install torch, or save it as .safetensors.") from error
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ConvertError(f"{path} holds more than tensors or is damaged; vidjax runs no code from a file.") from error
+    for key in ("state_dict", "model_state", "model"):
+        tensors = tensors[key] if isinstance(tensors.get(key), dict) else tensors
+    floats = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
+    return {n.removeprefix("module."): t.numpy() for n, t in floats.items()}
+
+
+def _fit(tensor, transform, leaf):
+    """(array like `leaf`, '') or (None, what is wrong)."""
+    if not np.issubdtype(tensor.dtype, np.floating):
+        return None, f"is {tensor.dtype}, not floating point"
+    if transform is not None:
+        rank, forward, _ = TRANSFORMS[transform]
+        if tensor.ndim != rank:
+            return None, f"has {tensor.ndim} axes, needs {rank}"
+        tensor = forward(tensor)
+    if tensor.shape != leaf.shape:
+        return None, f"is {tensor.shape}, needs {leaf.shape}"
+    return np.ascontiguousarray(tensor, leaf.dtype), ""
+
+
+def _listed(names, most=12):
+    """The first names, comma separated, and how many more there are."""
+    more = [f"and {len(names) - most} more"] if len(names) > most else []
+    return ", ".join([*names[:most], *more])

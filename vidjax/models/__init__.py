@@ -1,0 +1,142 @@
+"""Architectures by file name: one family per file, with its variants, sizes, references and conversion tables."""
+
+import difflib
+import importlib
+import math
+import pkgutil
+
+import jax
+import jax.numpy as jnp
+
+from vidjax import nn
+
+
+def names():
+    """Names of all architectures: the files of this folder."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def family(name):
+    """The module of architecture `name`; ValueError names the nearest one that exists."""
+    if name not in names():
+        raise ValueError(f"There is no model {name!r} in vidjax/models{_nearest(name, names())}.")
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def build(cfg, **extra):
+    """{name, variant, field: value, ...} -> Model; `extra` fields (such as num_classes) override those of `cfg`.
+
+    ValueError, in one sentence with the nearest existing name, for an unknown model, variant or field.
+    """
+    fields = dict(cfg) | extra
+    if "name" not in fields:
+        raise ValueError(f"The model section needs the key 'name': one of {', '.join(names())}.")
+    name, variant = fields.pop("name"), fields.pop("variant", None)
+    module = family(name)
+    if variant not in module.VARIANTS:
+        hint = _nearest(str(variant), module.VARIANTS)
+        raise ValueError(f"Model {name!r} has no variant {variant!r}{hint}.")
+    known = [f for f in module.Model.__dataclass_fields__ if f not in ("name", "parent")]
+    for key in fields:
+        if key not in known:
+            raise ValueError(f"Model {name!r} has no field {key!r}{_nearest(key, known)}.")
+    return module.Model(**(module.VARIANTS[variant] | {k: _frozen(v) for k, v in fields.items()}))
+
+
+def references():
+    """All convertible reference nets: {(source, arch): row of its family's REFERENCES, plus `model`}."""
+    rows = {}
+    for name in names():
+        rows |= {key: row | {"model": name} for key, row in family(name).REFERENCES.items()}
+    return rows
+
+
+def reference(source, arch):
+    """Row {model, variant, table, head, preprocess} of the net that `source` calls `arch`."""
+    rows = references()
+    if (source, arch) not in rows:
+        known = [" ".join(key) for key in rows]
+        raise ValueError(f"No converter knows {arch!r} of {source!r}{_nearest(f'{source} {arch}', known)}.")
+    return rows[source, arch]
+
+
+def for_reference(source, arch, num_classes):
+    """The Model whose variables `convert.from_reference(source, arch, ...)` returns."""
+    row = reference(source, arch)
+    return build({"name": row["model"], "variant": row["variant"]}, num_classes=num_classes)
+
+
+def shapes(model, shape):
+    """Nested ShapeDtypeStructs of the variables of `model` on video of `shape` (B, T, H, W, C); computes nothing."""
+    video = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), video)
+
+
+def parameters(model, shape):
+    """Number of trained parameters of `model` on video of `shape` (B, T, H, W, C)."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes(model, shape)["params"]))
+
+
+def macs(model, shape):
+    """Multiply-adds of all convolutions and matrix products of one evaluation on video of `shape` (B, T, H, W, C).
+
+    Counted from the jaxpr of the native lowering, zero padding included, as torchvision and fvcore count them.
+    """
+    with nn.lowering("native"):
+        variables, video = shapes(model, shape), jax.ShapeDtypeStruct(shape, jnp.float32)
+        jaxpr = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False)[0])(variables, video)
+    return _count(jaxpr.jaxpr)
+
+
+def table():
+    """Rows {name, variant, frames, size, params, gmac, paper} of `vidjax models`, counted on each native input."""
+    rows = []
+    for name in names():
+        module = family(name)
+        for variant, row in module.SIZES.items():
+            model, shape = build({"name": name, "variant": variant}, num_classes=row["classes"]), (1, *row["input"])
+            gmac = macs(model, shape) / 1e9
+            rows.append({"name": name, "variant": variant, "frames": shape[1], "size": shape[2]})
+            rows[-1] |= {"params": parameters(model, shape), "gmac": gmac, "paper": row["paper"]}
+    return rows
+
+
+def _nearest(word, known):
+    """'; did you mean ...?' or the list of what exists."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; the nearest is {close[0]!r}" if close else f"; there are {', '.join(sorted(known))}"
+
+
+def _frozen(value):
+    """Lists of a config as tuples, so that a model stays hashable."""
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+
+
+def _count(jaxpr):
+    """Multiply-adds of a jaxpr: loops times their length, branches at their dearest."""
+    total = 0
+    for eqn in jaxpr.eqns:
+        inner = [_count(j) for j in jax.tree.leaves([*eqn.params.values()], is_leaf=_is_jaxpr) if _is_jaxpr(j)]
+        match eqn.primitive.name:
+            case "conv_general_dilated":
+                kernel = eqn.invars[1].aval.shape
+                features = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+                total += math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) // features
+            case "dot_general":
+                (contracted, _), _ = eqn.params["dimension_numbers"]
+                terms = math.prod(eqn.invars[0].aval.shape[d] for d in contracted)
+                total += math.prod(eqn.outvars[0].aval.shape) * terms
+            case "scan":
+                total += sum(inner) * eqn.params["length"]
+            case "cond":
+                total += max(inner)
+            case "while" if sum(inner):
+                raise ValueError("Multiply-adds in a while loop cannot be counted; write the loop as lax.scan.")
+            case _:
+                total += sum(inner)
+    return total
+
+
+def _is_jaxpr(value):
+    """Whether an equation's parameter is a Jaxpr or ClosedJaxpr."""
+    return hasattr(value, "eqns")
