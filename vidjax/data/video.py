@@ -1,0 +1,276 @@
+"""Video files in and out with PyAV: frame-exact random access, one decoder thread, local files only.
+
+Frame `k` is the `k`-th picture that playing the file shows. Packets are demuxed once (no decoding), ranked by presentation time
+and the keyframes remembered; a read then seeks to a keyframe, counts pictures from its rank and converts only those asked for.
+Timestamps of decoded frames are never used: after a seek they are wrong in AVI files with B-frames.
+"""
+
+import bisect
+import contextlib
+import fractions
+import functools
+import io
+import itertools
+import os
+import typing
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+
+MAX_PIXELS = 8192**2
+SKIP = 4  # decoding up to so many unwanted pictures costs less than a seek: tests/bench/decode.py
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,gif,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,asf,ogg,mxf,rm,ivf"
+OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS)}
+FAILURES = (av.error.FFmpegError, OSError, ValueError, ArithmeticError, LookupError, RuntimeError, MemoryError)
+
+
+class VideoError(ValueError):
+    """A file that cannot be read as video; one sentence that begins with the file's name."""
+
+
+class _Start(typing.NamedTuple):
+    rank: int  # number of the first picture counted
+    dts: int | None  # where to seek; None: the beginning of the file
+    packet: tuple  # (position, size) of the keyframe's packet
+    drop: bool  # pictures that come out before the first key frame do not count
+
+
+class _Index(typing.NamedTuple):
+    num_frames: int
+    width: int
+    height: int
+    turns: int  # quarter turns counter-clockwise until upright
+    fps: float
+    duration: float
+    starts: tuple[_Start, ...]
+
+
+def probe(file):
+    """What a file holds: {num_frames, fps, width, height, duration}; frames are counted, not believed, and one is decoded.
+
+    `file` is a path or the file's bytes. Width and height are those of the upright picture, duration is in seconds. VideoError.
+    """
+    index = _index(file)
+    height, width = _size(file, index, 0)
+    shape = {"width": width, "height": height}
+    return {"num_frames": index.num_frames, "fps": index.fps, **shape, "duration": index.duration}
+
+
+def read(file, indices, short_side=0):
+    """Decodes the frames `indices`, in any order, with repeats: -> uint8 RGB (len(indices), H, W, 3), upright.
+
+    `file` is a path or the file's bytes. `short_side` > 0 resizes while converting, aspect kept, so that the shorter side has
+    exactly that many pixels (also upwards). Non-square pixels are not stretched. VideoError where a frame cannot be had.
+    """
+    indices = np.asarray(indices, np.int64).reshape(-1)
+    if indices.size == 0 or indices.min() < 0 or short_side < 0:
+        raise ValueError(f"read needs frame numbers >= 0 and short_side >= 0, got {indices.tolist()} and {short_side}")
+    index = _index(file)
+    wanted, places = np.unique(indices, return_inverse=True)
+    if wanted[-1] >= index.num_frames:
+        raise VideoError(
+            f"{_name(file)}: frame {wanted[-1]} cannot be decoded, there are only {index.num_frames} frames"
+        )
+    frames = _decode(file, index, wanted.tolist(), *_size(file, index, short_side))
+    return frames if np.array_equal(wanted, indices) else frames[places]
+
+
+def write(path, frames, fps=25, crf=18, gop=12, bframes=0):
+    """Encodes uint8 RGB frames (T, H, W, 3), an array or any iterable of pictures, as H.264 MP4 with a keyframe every `gop`.
+
+    `path` appears only when complete. Odd sizes are kept by not subsampling chroma (yuv444p). ValueError without frames.
+    """
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError(f"{path}: a video needs at least one frame")
+    partial = f"{os.fspath(path)}.{os.getpid()}.part"
+    try:
+        with av.open(f"file:{partial}", "w", format="mp4", options={"movflags": "faststart"}) as container:
+            stream = container.add_stream("libx264", rate=fractions.Fraction(fps).limit_denominator(65535))
+            stream.height, stream.width = first.shape[:2]
+            stream.pix_fmt = "yuv444p" if stream.height % 2 or stream.width % 2 else "yuv420p"
+            stream.options = {"crf": str(crf), "g": str(gop), "bf": str(bframes)}
+            for picture in itertools.chain([first], frames):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+            container.mux(stream.encode(None))
+        os.replace(partial, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(partial)
+
+
+def _name(file):
+    return f"video of {len(file)} bytes" if isinstance(file, bytes) else os.fspath(file)
+
+
+@contextlib.contextmanager
+def _open(file):
+    """Opens a file: yields (container, video stream); whatever PyAV raises inside becomes a VideoError."""
+    name = _name(file)
+    try:
+        if not isinstance(file, bytes) and not os.path.isfile(file):
+            raise VideoError(f"{name}: {'not a file' if os.path.exists(file) else 'no such file'}")
+        source = io.BytesIO(file) if isinstance(file, bytes) else f"file:{os.path.abspath(file)}"
+        with av.open(source, metadata_errors="ignore", options=OPTIONS) as container:
+            stream = container.streams.best("video")
+            if stream is None or stream.codec_context is None:
+                raise VideoError(f"{name}: there is no video stream that can be decoded")
+            context = stream.codec_context
+            _check_pixels(name, context.width, context.height)
+            context.thread_type, context.thread_count = "SLICE", 1
+            yield container, stream
+    except VideoError:
+        raise
+    except FAILURES as error:
+        raise VideoError(f"{name}: cannot be read as video ({_reason(error)})") from error
+
+
+def _reason(error):
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _check_pixels(name, width, height):
+    if width * height > MAX_PIXELS:
+        raise VideoError(f"{name}: pictures of {width}x{height} pixels are refused, the limit is {MAX_PIXELS} pixels")
+
+
+def _size(file, index, short_side):
+    """Height and width of the upright pictures that a read returns."""
+    height, width = (index.width, index.height) if index.turns % 2 else (index.height, index.width)
+    if short_side:
+        short = min(height, width)
+        height, width = (max(1, round(side * short_side / short)) for side in (height, width))
+    _check_pixels(_name(file), width, height)
+    return height, width
+
+
+def _index(file):
+    if isinstance(file, bytes):
+        return _scan(file)
+    try:
+        stat = os.stat(file)
+    except (OSError, ValueError) as error:
+        raise VideoError(f"{_name(file)}: {_reason(error)}") from error
+    return _scan_once(os.fspath(file), stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=4096)
+def _scan_once(path, mtime_ns, size):
+    return _scan(path)
+
+
+def _scan(file):
+    """Demuxes the whole file and decodes its first picture: -> _Index."""
+    with _open(file) as (container, stream):
+        packets = _shown(container.demux(stream), stream.codec_context.name)
+        base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
+    with _open(file) as (container, stream):
+        frame = next(container.decode(stream), None)
+    if frame is None or not packets:
+        raise VideoError(f"{_name(file)}: there is no frame that can be decoded")
+    first = next((i for i, packet in enumerate(packets) if packet[2]), 0)
+    times = [pts for pts, *_ in packets[first:]]
+    if None in times or len(set(times)) < len(times):
+        starts, count, seconds = (_Start(0, None, (), False),), len(packets), 0.0
+    else:
+        leading = first > 0 or min(times) < times[0]
+        order = sorted(pts for pts in times if pts >= times[0])
+        rank = {pts: i for i, pts in enumerate(order)}
+        keys = [_Start(rank[pts], dts, at, True) for pts, dts, key, at in packets[first + 1 :] if key and pts in rank]
+        starts = (_Start(0, None, (), leading), *sorted(key for key in keys if key.dts is not None and key.rank))
+        count, seconds = len(order), float((order[-1] - order[0]) * base)
+    fps = float(rate or 0) or 25.0
+    turns = round(frame.rotation / 90) % 4
+    return _Index(count, frame.width, frame.height, turns, fps, seconds + 1 / fps, starts)
+
+
+def _shown(packets, codec):
+    """The packets that become a picture, in decoding order: [(pts, dts, keyframe, (position, size))]."""
+    shown, waiting = [], 0
+    for packet in packets:
+        if packet.size == 0 or packet.is_discard:
+            continue
+        if codec == "mpeg4":
+            pictures, waiting = _mpeg4_pictures(bytes(packet), packet.stream.codec_context, waiting)
+        else:
+            pictures = (
+                codec != "vp8" or bytes(packet)[0] & 0x10
+            )  # VP8's show_frame bit: alternate references are hidden
+        if pictures:
+            shown.append((packet.pts, packet.dts, packet.is_keyframe, (packet.pos, packet.size)))
+    return shown
+
+
+def _mpeg4_pictures(data, context, waiting):
+    """Whether an MPEG-4 part 2 packet is shown, and how many pictures packed into it wait for the placeholders that follow.
+
+    AVI files hold one-byte packets and "not coded" P-pictures (fewer bits than macroblocks) where the encoder dropped a frame.
+    """
+    marker = b"\0\0\1\xb6"
+    at = data.find(marker)
+    if at < 0 or len(data) < at + 5:
+        return False, waiting
+    packed = data.count(marker, at + 4)
+    if packed:
+        return True, packed
+    macroblocks = -(-context.width // 16) * -(-context.height // 16)
+    skipped = data[at + 4] >> 6 == 1 and 8 * (len(data) - at - 4) < macroblocks
+    return (waiting > 0, waiting - 1) if skipped and waiting else (not skipped, waiting)
+
+
+def _decode(file, index, wanted, height, width):
+    """Decodes the ascending frame numbers `wanted`: -> uint8 (len(wanted), height, width, 3)."""
+    out, reformatter, done = np.empty((len(wanted), height, width, 3), np.uint8), VideoReformatter(), 0
+    size = (height, width) if index.turns % 2 else (width, height)
+    for starts in (index.starts, index.starts[:1]):
+        with _open(file) as (container, stream):
+            problem = "the file ends before it"
+            try:
+                for frame in _pick(container, stream, starts, wanted[done:]):
+                    _check_pixels(_name(file), frame.width, frame.height)
+                    rgb = reformatter.reformat(
+                        frame,
+                        *size,
+                        "rgb24",
+                        interpolation=Interpolation.BILINEAR,
+                        dst_color_range=ColorRange.JPEG,
+                        threads=1,
+                    )
+                    out[done] = np.rot90(rgb.to_ndarray(), index.turns)
+                    done += 1
+            except av.error.FFmpegError as error:
+                problem = _reason(error)
+        if done == len(wanted):
+            return out
+    raise VideoError(f"{_name(file)}: frame {wanted[done]} of {index.num_frames} cannot be decoded ({problem})")
+
+
+def _pick(container, stream, starts, wanted):
+    """Yields the decoded frames numbered `wanted`, seeking forward where a keyframe is near; ends early where the file does."""
+    ranks, position = [start.rank for start in starts], 0
+    frames = _from(container, stream, starts[0])
+    for number in wanted:
+        start = starts[bisect.bisect_right(ranks, number) - 1]
+        if start.rank - position > SKIP:
+            frames, position = _from(container, stream, start), start.rank
+        frame = next(itertools.islice(frames, number - position, None), None)
+        if frame is None:
+            return
+        position = number + 1
+        yield frame
+
+
+def _from(container, stream, start):
+    """Yields the frames that count from one start on; nothing where the seek does not find the keyframe's packet."""
+    if start.dts is not None:
+        container.seek(start.dts, stream=stream)
+    found, key = start.dts is None, not start.drop
+    for packet in container.demux(stream):
+        found = found or (packet.pos, packet.size) == start.packet
+        if found:
+            for frame in packet.decode():
+                key = key or frame.key_frame
+                if key:
+                    yield frame
