@@ -1,17 +1,40 @@
 """Layers that three or more architectures use; the only file beside models/ that imports Flax Linen."""
 
+import contextlib
+import contextvars
+
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+
+from vidjax import conv
+
+_lowering = contextvars.ContextVar("lowering", default=None)
+
+
+@contextlib.contextmanager
+def lowering(name):
+    """Within it, `conv3d` is traced as "native" or "folded" whatever the backend; what is already jitted stays."""
+    if name not in conv.LOWERINGS:
+        raise ValueError(f"Unknown lowering {name!r}: choose one of {', '.join(conv.LOWERINGS)}.")
+    token = _lowering.set(name)
+    try:
+        yield
+    finally:
+        _lowering.reset(token)
 
 
 def conv3d(x, kernel, strides=(1, 1, 1), padding="SAME", groups=1):
     """3-D convolution: (B, T, H, W, C), (t, h, w, C / groups, F) -> (B, T', H', W', F).
 
-    `padding` is "SAME", "VALID" or ((lo, hi),) * 3 in frames, rows, columns.
+    `padding` is "SAME", "VALID" or ((lo, hi),) * 3 in frames, rows, columns. How it is computed depends on the
+    backend at trace time (conv.py); `lowering` overrides it.
     """
-    return jax.lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=("NTHWC", "THWIO", "NTHWC"), feature_group_count=groups
-    )
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(x.shape[1:4], kernel.shape[:3], strides, padding)
+    pads = tuple((int(lo), int(hi)) for lo, hi in padding)
+    name = _lowering.get() or conv.DEFAULTS.get(jax.default_backend(), "native")
+    return conv.LOWERINGS[name](x, kernel, tuple(strides), pads, groups)
 
 
 class Conv3D(nn.Module):
@@ -34,3 +57,39 @@ class Conv3D(nn.Module):
         if self.use_bias:
             x = x + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return x
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over every axis but the last, statistics in float32 and over the global batch.
+
+    Params `scale`, `bias` (C,); stats `mean`, `var` (C,). As in PyTorch the running variance is the unbiased one.
+    """
+
+    use_running_average: bool | None = None
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: str = "float32"
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x, use_running_average=None):
+        use_running_average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
+        shape = x.shape[-1:]
+        scale = self.param("scale", self.scale_init, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape)
+        if use_running_average:
+            mean, var = running_mean.value, running_var.value
+        else:
+            axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+            mean = jnp.mean(x, axes, dtype=jnp.float32)
+            square = jnp.mean(jnp.square(x.astype(jnp.float32)), axes)
+            var = jnp.maximum(square - jnp.square(mean), 0)
+            if not self.is_initializing():
+                m, unbiased = self.momentum, var * (count / max(count - 1, 1))
+                running_mean.value = m * running_mean.value + (1 - m) * mean
+                running_var.value = m * running_var.value + (1 - m) * unbiased
+        weight = scale * jax.lax.rsqrt(var + self.epsilon)
+        weight, shift = (jnp.broadcast_to(v, (1,) * (x.ndim - 1) + shape) for v in (weight, bias - mean * weight))
+        return (x * weight + shift).astype(self.dtype)

@@ -1,0 +1,175 @@
+"""The convolution's CPU lowering equals the native operation; batch normalisation equals PyTorch's definition."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from vidjax import nn
+
+SAME3 = ((1, 1),) * 3
+CASES = {  # kernel, strides, padding, groups ("each" = depthwise), channels, features, (T, H, W)
+    "r3d stem": ((3, 7, 7), (1, 2, 2), ((1, 1), (3, 3), (3, 3)), 1, 3, 4, (4, 8, 9)),
+    "r3d block": ((3, 3, 3), (1, 1, 1), SAME3, 1, 4, 4, (4, 5, 6)),
+    "r3d downsampling block": ((3, 3, 3), (2, 2, 2), SAME3, 1, 4, 6, (5, 6, 7)),
+    "r3d shortcut": ((1, 1, 1), (2, 2, 2), "VALID", 1, 4, 6, (5, 6, 7)),
+    "r2plus1d spatial": ((1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1)), 1, 4, 6, (3, 8, 7)),
+    "r2plus1d temporal": ((3, 1, 1), (2, 1, 1), ((1, 1), (0, 0), (0, 0)), 1, 6, 4, (7, 3, 2)),
+    "slow stem": ((1, 7, 7), (1, 2, 2), "SAME", 1, 3, 4, (2, 9, 8)),
+    "fast lateral": ((5, 1, 1), (4, 1, 1), ((2, 2), (0, 0), (0, 0)), 1, 3, 6, (9, 3, 2)),
+    "patch embedding": ((2, 4, 4), (2, 4, 4), "VALID", 1, 3, 8, (4, 8, 8)),
+    "causal": ((3, 3, 3), (1, 1, 1), ((2, 0), (1, 1), (1, 1)), 1, 4, 3, (4, 5, 4)),
+    "even kernel": ((2, 4, 2), (1, 1, 1), "SAME", 1, 3, 3, (4, 5, 4)),
+    "one frame": ((3, 3, 3), (1, 1, 1), SAME3, 1, 4, 4, (1, 4, 4)),
+    "pointwise with padding": ((1, 1, 1), (1, 2, 1), ((0, 1), (1, 0), (2, 2)), 1, 2, 3, (2, 3, 4)),
+    "x3d depthwise": ((3, 3, 3), (1, 2, 2), SAME3, "each", 6, 6, (4, 7, 6)),
+    "x3d temporal stem": ((5, 1, 1), (1, 1, 1), ((2, 2), (0, 0), (0, 0)), "each", 4, 4, (6, 3, 3)),
+    "groups": ((3, 3, 3), (1, 1, 1), SAME3, 2, 4, 6, (3, 4, 4)),
+}
+
+
+def random_case(seed):
+    rng = np.random.default_rng(seed)
+    kernel, strides = (tuple(int(v) for v in rng.integers(1, high, 3)) for high in (5, 4))
+    groups = (1, "each")[seed % 2]
+    channels = int(rng.integers(2, 5))
+    features = channels if groups == "each" else int(rng.integers(2, 5))
+    padding = ("SAME", "VALID", tuple((int(lo), int(hi)) for lo, hi in rng.integers(0, 4, (3, 2))))[seed % 3]
+    return kernel, strides, padding, groups, channels, features, tuple(int(v) for v in rng.integers(4, 8, 3))
+
+
+def value_and_gradients(name, x, kernel, strides, padding, groups, seed=1):
+    def run(x, kernel):
+        y, pull = jax.vjp(lambda x, kernel: nn.conv3d(x, kernel, strides, padding, groups), x, kernel)
+        g = jnp.asarray(np.random.default_rng(seed).normal(size=y.shape), y.dtype)
+        return y, *pull(g)
+
+    with nn.lowering(name):
+        return jax.jit(run)(x, kernel)
+
+
+def arrays(case, dtype=jnp.float32):
+    kernel, strides, padding, groups, channels, features, size = case
+    groups = channels if groups == "each" else groups
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, *size, channels)), dtype)
+    return x, jnp.asarray(rng.normal(size=(*kernel, channels // groups, features)), dtype), strides, padding, groups
+
+
+def assert_equal(case, dtype=jnp.float32, tolerance=1e-5):
+    args = arrays(case, dtype)
+    expected = value_and_gradients("native", *(a.astype(jnp.float32) for a in args[:2]), *args[2:])
+    for got, want in zip(value_and_gradients("folded", *args), expected, strict=True):
+        assert got.dtype == dtype
+        scale = max(float(jnp.abs(want).max()), 1e-3)
+        np.testing.assert_allclose(got.astype(jnp.float32), want, rtol=0, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_folded_equals_native(name):
+    assert_equal(CASES[name])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_folded_equals_native_on_random_shapes(seed):
+    assert_equal(random_case(seed))
+
+
+@pytest.mark.parametrize("name", ["r3d block", "x3d depthwise"])
+def test_bfloat16(name):
+    assert_equal(CASES[name], jnp.bfloat16, tolerance=0.03)  # 8 bits of mantissa, intermediate sums rounded too
+
+
+def test_lowering_is_chosen_at_trace_time():
+    x, kernel, *_ = arrays(CASES["r3d block"])
+
+    def folds():
+        return str(jax.make_jaxpr(lambda x: nn.conv3d(x, kernel))(x)).count("custom_vjp_call")
+
+    assert folds() == 1
+    with nn.lowering("native"):
+        assert folds() == 0
+        with nn.lowering("folded"):
+            assert folds() == 1
+        assert folds() == 0
+    assert folds() == 1
+    with pytest.raises(ValueError, match="Unknown lowering 'fast'"), nn.lowering("fast"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "name", ["r3d stem", "r3d block", "r3d downsampling block", "r2plus1d temporal", "x3d depthwise"]
+)
+def test_a_sharded_batch_stays_sharded(name):
+    _, kernel, strides, padding, groups = arrays(CASES[name])
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(8, *CASES[name][-1], CASES[name][4])), jnp.float32)
+
+    def step(x, kernel):
+        def loss(x, kernel):
+            return jnp.sum(jnp.square(nn.conv3d(x, kernel, strides, padding, groups)))
+
+        return jax.grad(loss, (0, 1))(x, kernel)
+
+    batch = NamedSharding(mesh, P("data"))
+    sharded = jax.jit(step, in_shardings=(batch, NamedSharding(mesh, P())), out_shardings=(batch, None))
+    text = sharded.lower(x, kernel).compile().as_text()
+    assert "all-reduce" in text
+    for moved in ("all-gather", "all-to-all", "collective-permute"):
+        assert moved not in text
+    for got, want in zip(sharded(x, kernel), jax.jit(step)(x, kernel), strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * float(jnp.abs(want).max()))
+
+
+def test_batch_norm_follows_torch():
+    torch = pytest.importorskip("torch", reason="PyTorch, the reference here, is not installed")
+    rng = np.random.default_rng(0)
+    x = (3 * rng.normal(size=(2, 3, 4, 5, 6)) + 1).astype(np.float32)
+    theirs = torch.nn.BatchNorm3d(6)
+    with torch.no_grad():
+        theirs.weight.copy_(torch.linspace(0.5, 2, 6))
+        theirs.bias.copy_(torch.linspace(-1, 1, 6))
+    bn = nn.BatchNorm(use_running_average=False)
+    variables = bn.init(jax.random.key(0), x)
+    params = {"scale": jnp.linspace(0.5, 2, 6), "bias": jnp.linspace(-1, 1, 6)}
+    assert jax.tree.map(jnp.shape, variables["params"]) == {"scale": (6,), "bias": (6,)}
+
+    their_x = torch.tensor(x.transpose(0, 4, 1, 2, 3), requires_grad=True)
+    their_y = theirs(their_x)
+    their_y.square().sin().sum().backward()
+
+    def loss(params, x):
+        y, updated = bn.apply({"params": params, "batch_stats": variables["batch_stats"]}, x, mutable=["batch_stats"])
+        return jnp.sum(jnp.sin(jnp.square(y))), (y, updated["batch_stats"])
+
+    (_, (y, stats)), (dparams, dx) = jax.value_and_grad(loss, (0, 1), has_aux=True)(params, x)
+
+    def back(v):
+        return v.detach().numpy().transpose(0, 2, 3, 4, 1)
+
+    np.testing.assert_allclose(y, back(their_y), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(dx, back(their_x.grad), rtol=1e-4, atol=1e-4)  # sums of 120 terms of size 10
+    np.testing.assert_allclose(dparams["scale"], theirs.weight.grad.numpy(), rtol=1e-4, atol=1e-3)  # same
+    np.testing.assert_allclose(dparams["bias"], theirs.bias.grad.numpy(), rtol=1e-4, atol=1e-3)  # same
+    np.testing.assert_allclose(stats["mean"], theirs.running_mean.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(stats["var"], theirs.running_var.numpy(), rtol=1e-5)
+
+    theirs.eval()
+    y = nn.BatchNorm().apply({"params": params, "batch_stats": stats}, x, use_running_average=True)
+    np.testing.assert_allclose(y, back(theirs(their_x)), rtol=1e-5, atol=1e-5)
+
+
+def test_batch_norm_is_global_over_a_sharded_batch():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 2, 3, 3, 4)) + np.arange(8)[:, None, None, None, None])
+    bn = nn.BatchNorm(use_running_average=False)
+    variables = bn.init(jax.random.key(0), x)
+
+    def run(x):
+        return bn.apply(variables, x, mutable=["batch_stats"])
+
+    sharded = jax.jit(run, in_shardings=NamedSharding(mesh, P("data")))(x)
+    for got, want in zip(jax.tree.leaves(sharded), jax.tree.leaves(run(x)), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)

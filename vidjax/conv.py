@@ -1,0 +1,187 @@
+"""How a 3-D convolution is computed: one function per lowering, all equal to `native`.
+
+XLA's own 3-D convolution is right for GPU and TPU, where the folded form triples the memory traffic. On CPU its
+gradient is several times slower than PyTorch's and its depthwise form up to a hundred times, so there dense kernels
+become 2-D convolutions or matrix products and depthwise kernels shifted multiply-adds, each with its own gradient.
+Activations stay (B, ...) with the batch first or merged as the major part of B * T: a sharded batch stays sharded.
+"""
+
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def native(x, kernel, strides, pads, groups):
+    """XLA's convolution: (B, T, H, W, C), (t, h, w, C / groups, F) -> (B, T', H', W', F)."""
+    layout = ("NTHWC", "THWIO", "NTHWC")
+    return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=layout, feature_group_count=groups)
+
+
+def folded(x, kernel, strides, pads, groups):
+    """`native` for CPU: dense and depthwise kernels avoid XLA's 3-D convolution, other group counts use it."""
+    channels, features = x.shape[-1], kernel.shape[-1]
+    if groups == 1:
+        x, strides, pads = _slice_pointwise_axes(x, kernel.shape, strides, pads)
+        return _dense(x, kernel, strides, pads)
+    if groups == channels == features:
+        return _depthwise(x, kernel[:, :, :, 0], strides, pads)
+    return native(x, kernel, strides, pads, groups)
+
+
+def _slice_pointwise_axes(x, kernel_shape, strides, pads):
+    """Replaces stride and padding of every axis whose kernel is 1 by padding and slicing x."""
+    pointwise = [size == 1 for size in kernel_shape[:3]]
+    x = _pad(x, [pad if one else (0, 0) for one, pad in zip(pointwise, pads, strict=True)])
+    x = x[(slice(None), *(slice(None, None, s if one else 1) for one, s in zip(pointwise, strides, strict=True)))]
+    strides = tuple(1 if one else s for one, s in zip(pointwise, strides, strict=True))
+    return x, strides, tuple((0, 0) if one else tuple(pad) for one, pad in zip(pointwise, pads, strict=True))
+
+
+def _dense(x, kernel, strides, pads):
+    """Dense convolution with pointwise axes already sliced: a matrix product, or 2-D convolutions of B * T frames."""
+    b, t, h, w, c = x.shape
+    kt, kh, kw, _, f = kernel.shape
+    if kt == kh == kw == 1:
+        return jnp.dot(x, kernel[0, 0, 0])
+    if kh == kw == 1:
+        y = conv2d(x.reshape(b, t, h * w, c), kernel[:, :, 0], (strides[0], 1), (pads[0], (0, 0)))
+        return y.reshape(b, -1, h, w, f)
+    if kt == 1:
+        y = conv2d(x.reshape(b * t, h, w, c), kernel[0], strides[1:], pads[1:])
+        return y.reshape(b, t, *y.shape[1:])
+    if strides[0] > 1 or c < f:
+        return _taps_on_input(x, kernel, strides, pads)
+    return _taps_on_output(x, kernel, strides, pads)
+
+
+def _taps_on_input(x, kernel, strides, pads):
+    """Frames t, t + 1, ... side by side in the channels of one 2-D convolution: nothing wasted by temporal strides."""
+    kt, kh, kw, c, f = kernel.shape
+    x = _pad(x, (pads[0], (0, 0), (0, 0)))
+    t = (x.shape[1] - kt) // strides[0] + 1
+    x = jnp.concatenate([_window(x, (i,), (t,), strides[:1]) for i in range(kt)], axis=-1)
+    kernel = kernel.transpose(1, 2, 0, 3, 4).reshape(kh, kw, kt * c, f)
+    y = conv2d(x.reshape(-1, *x.shape[2:]), kernel, strides[1:], pads[1:])
+    return y.reshape(-1, t, *y.shape[1:])
+
+
+def _taps_on_output(x, kernel, strides, pads):
+    """All temporal taps of a frame in the output channels of one 2-D convolution, then a shifted add; temporal stride 1."""
+    b, t, *_ = x.shape
+    kt, kh, kw, c, f = kernel.shape
+    kernel = kernel.transpose(1, 2, 3, 0, 4).reshape(kh, kw, c, kt * f)
+    y = conv2d(x.reshape(b * t, *x.shape[2:]), kernel, strides[1:], pads[1:])
+    y = _pad(y.reshape(b, t, *y.shape[1:]), (pads[0], (0, 0), (0, 0)))
+    t = y.shape[1] - kt + 1
+    return sum(y[:, i : i + t, ..., i * f : (i + 1) * f] for i in range(kt))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv2d(x, kernel, strides, pads):
+    """2-D convolution with a gradient that is fast on CPU: (N, H, W, C), (h, w, C, F) -> (N, H', W', F)."""
+    return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _conv2d_forward(x, kernel, strides, pads):
+    return conv2d(x, kernel, strides, pads), (x, kernel)
+
+
+def _conv2d_backward(strides, pads, saved, g):
+    x, kernel = saved
+    dx = _input_gradient(conv2d, g, kernel.swapaxes(2, 3), strides, pads, x.shape)
+    x = _pad(x, pads)
+    taps = itertools.product(*map(range, kernel.shape[:2]))
+    contract = (((0, 1, 2), (0, 1, 2)), ((), ()))
+    dk = [
+        lax.dot_general(_window(x, tap, g.shape[1:3], strides), g, contract, preferred_element_type=jnp.float32)
+        for tap in taps
+    ]
+    return dx, jnp.stack(dk).reshape(kernel.shape).astype(kernel.dtype)
+
+
+conv2d.defvjp(_conv2d_forward, _conv2d_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _depthwise(x, kernel, strides, pads):
+    """Depthwise convolution as shifted multiply-adds: (B, T, H, W, C), (t, h, w, C) -> (B, T', H', W', C)."""
+    x = _pad(x, pads)
+    size = [(n - k) // s + 1 for n, k, s in zip(x.shape[1:], kernel.shape, strides, strict=False)][:3]
+    taps = itertools.product(*map(range, kernel.shape[:3]))
+    return sum(_window(x, tap, size, strides) * lax.expand_dims(kernel[tap], range(4)) for tap in taps)
+
+
+def _depthwise_forward(x, kernel, strides, pads):
+    return _depthwise(x, kernel, strides, pads), (x, kernel)
+
+
+def _depthwise_backward(strides, pads, saved, g):
+    x, kernel = saved
+    dx = _input_gradient(_depthwise, g, kernel, strides, pads, x.shape)
+    x = _pad(x, pads)
+    taps = list(itertools.product(*map(range, kernel.shape[1:3])))
+
+    def add_frame(dk, t):
+        g_frame = lax.dynamic_index_in_dim(g, t, 1, keepdims=False)
+        frames = [lax.dynamic_index_in_dim(x, t * strides[0] + i, 1, keepdims=False) for i in range(kernel.shape[0])]
+        sums = [
+            jnp.sum(_window(frame, tap, g.shape[2:4], strides[1:]) * g_frame, axis=(0, 1, 2), dtype=jnp.float32)
+            for frame in frames
+            for tap in taps
+        ]
+        return dk + jnp.stack(sums), None
+
+    dk = jnp.zeros((math.prod(kernel.shape[:3]), kernel.shape[3]), jnp.float32)
+    dk, _ = lax.scan(add_frame, dk, jnp.arange(g.shape[1]))
+    return dx, dk.reshape(kernel.shape).astype(kernel.dtype)
+
+
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def _input_gradient(convolve, g, kernel, strides, pads, shape):
+    """Gradient of a strided convolution's input: one stride-1 convolution of g per phase of the input, interleaved."""
+    n = len(strides)
+    sizes = [-(-length // s) for length, s in zip(shape[1:], strides, strict=False)]
+    phases = []
+    for phase in itertools.product(*map(range, strides)):
+        sub, g_pads = kernel, []
+        for axis, (r, s, (lo, _), size) in enumerate(zip(phase, strides, pads, sizes, strict=True)):
+            sub = sub[(slice(None),) * axis + (slice((r + lo) % s, None, s),)]
+            g_lo = sub.shape[axis] - 1 - (r + lo) // s
+            g_pads.append((g_lo, size - 1 + sub.shape[axis] - g.shape[1 + axis] - g_lo))
+        if 0 in sub.shape:
+            phases.append(jnp.zeros((shape[0], *sizes, shape[-1]), g.dtype))
+            continue
+        cropped = _pad(g, [(min(lo, 0), min(hi, 0)) for lo, hi in g_pads])
+        keep = tuple((max(lo, 0), max(hi, 0)) for lo, hi in g_pads)
+        flipped = lax.optimization_barrier(jnp.flip(sub, range(n)))
+        phases.append(convolve(cropped, flipped, (1,) * n, keep))
+    if len(phases) == 1:
+        return phases[0]
+    dx = jnp.stack(phases, axis=-2).reshape(shape[0], *sizes, *strides, shape[-1])
+    order = [0, *itertools.chain(*((1 + i, 1 + n + i) for i in range(n))), 2 * n + 1]
+    dx = dx.transpose(order).reshape(shape[0], *(size * s for size, s in zip(sizes, strides, strict=True)), shape[-1])
+    return dx[(slice(None), *(slice(length) for length in shape[1:-1]))]
+
+
+def _pad(x, pads):
+    """Zero padding (or, where negative, cropping) of the axes after the first."""
+    if all(lo == hi == 0 for lo, hi in pads):
+        return x
+    rest = [(0, 0, 0)] * (x.ndim - 1 - len(pads))
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in pads), *rest])
+
+
+def _window(x, start, size, strides):
+    """Elements start, start + stride, ... of the axes after the first, `size` of each."""
+    index = (slice(i, i + (n - 1) * s + 1, s) for i, n, s in zip(start, size, strides, strict=True))
+    return x[(slice(None), *index)]
+
+
+LOWERINGS = {"native": native, "folded": folded}
+DEFAULTS = {"cpu": "folded"}
