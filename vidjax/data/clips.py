@@ -1,7 +1,8 @@
 """Which frames of a video a clip takes: pure functions of its length, -> int64 frame numbers (size,) or (clips, size).
 
-A clip of `size` frames at `stride` spans (size - 1) * stride + 1 frames. In a video shorter than that, `short="loop"` starts the
-video again (I3D's rule) and `short="clamp"` repeats its last frame. ValueError where num_frames, size, stride or a count is < 1.
+A clip of `size` frames at `stride` spans (size - 1) * stride + 1 frames. In a video shorter than that, `short="loop"`
+starts the video again (I3D's rule) and `short="clamp"` repeats its last frame. ValueError where num_frames, size,
+stride or a count is < 1.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ SAMPLERS = ("random_clip", "segments", "evenly_spaced")
 
 
 def train(sampler, num_frames, size, stride, rng):
-    """The clip that a training step takes by the config's sampler name: -> (size,); `stride` matters to random_clip alone."""
+    """The clip that a training step takes, by the sampler's name: -> (size,); `stride` matters to random_clip alone."""
     if sampler == "random_clip":
         return random_clip(num_frames, size, stride, rng)
     if sampler == "segments":
@@ -31,7 +32,10 @@ def center_clip(num_frames, size, stride, short="loop"):
 
 
 def segments(num_frames, size, rng=None):
-    """One frame from each of `size` equal parts, drawn with rng and central without: -> (size,). TSN, arXiv:1608.00859, 3.1."""
+    """One frame from each of `size` equal parts, drawn with rng and central without: -> (size,).
+
+    TSN's sampling, arXiv:1608.00859, 3.1. Parts shorter than a frame repeat frames.
+    """
     _check(num_frames=num_frames, size=size)
     i = np.arange(size, dtype=np.int64)
     if rng is None:
@@ -57,7 +61,7 @@ def uniform_clips(num_frames, size, stride, clips, short="loop"):
 
 
 def windows(num_frames, size, stride, hop, short="loop"):
-    """Clips at every `hop`-th frame, and one more that ends at the last frame where those do not reach it: -> (n, size)."""
+    """Clips at every `hop`-th frame; one more, where those do not reach it, ends at the last frame: -> (n, size)."""
     _check(hop=hop)
     room = _room(num_frames, size, stride)
     starts = [*range(0, room, hop), room]

@@ -1,4 +1,7 @@
-"""Transforms of one clip: uint8 (T, H, W, C) in and out, one random choice for all frames, drawn from a NumPy Generator."""
+"""Transforms of one clip: uint8 (T, H, W, C) in and out, one random choice for all its frames.
+
+Random choices are drawn from the NumPy Generator that is given: the same generator state, the same clip.
+"""
 
 import math
 
@@ -37,7 +40,7 @@ def center_crop(video, size):
 
 
 def random_crop(video, rng, size):
-    """A square drawn uniformly, the same in all frames: -> (T, size, size, C). ValueError where the video is smaller."""
+    """A square drawn uniformly: (T, H, W, C) -> (T, size, size, C). ValueError where the video is smaller."""
     _, h, w, _ = video.shape
     return _crop(video, int(rng.integers(max(h - size, 0) + 1)), int(rng.integers(max(w - size, 0) + 1)), size)
 
@@ -62,7 +65,10 @@ def random_resized_crop(video, rng, size, scale=(0.35, 1.0), ratio=(3 / 4, 4 / 3
 
 
 def flip(video):
-    """Mirrors left and right: (T, H, W, C) -> same. An even C is flow (x, y pairs): its x changes sign (255 - x in uint8)."""
+    """Mirrors left and right: (T, H, W, C) -> same. An even C is flow, pairs of x and y: x changes sign.
+
+    Flow is float around 0, or uint8 around 127.5 where x becomes 255 - x.
+    """
     video = np.ascontiguousarray(video[:, :, ::-1])
     if video.shape[-1] % 2 == 0:
         video[..., ::2] = 255 - video[..., ::2] if video.dtype == np.uint8 else -video[..., ::2]
@@ -70,9 +76,9 @@ def flip(video):
 
 
 def color_jitter(video, rng, brightness=0.0, contrast=0.0, saturation=0.0):
-    """Scales brightness, contrast about the clip's mean grey and saturation by factors drawn from 1 +- each: RGB -> same.
+    """Scales brightness, contrast and saturation of RGB by factors drawn from 1 +- each: (T, H, W, 3) -> same.
 
-    The three are one affine map of the colours, so values are rounded and clipped once.
+    Contrast is about the clip's mean grey. The three are one affine map, so values are rounded and clipped once.
     """
     b, c, s = (rng.uniform(max(0.0, 1 - share), 1 + share) for share in (brightness, contrast, saturation))
     t, h, w, _ = video.shape

@@ -1,8 +1,9 @@
 """Video files in and out with PyAV: frame-exact random access, one decoder thread, local files only.
 
-Frame `k` is the `k`-th picture that playing the file shows. Packets are demuxed once (no decoding), ranked by presentation time
-and the keyframes remembered; a read then seeks to a keyframe, counts pictures from its rank and converts only those asked for.
-Timestamps of decoded frames are never used: after a seek they are wrong in AVI files with B-frames.
+Frame `k` is the `k`-th picture that playing the file shows. Packets are demuxed once (no decoding), ranked by
+presentation time and the keyframes remembered; a read then seeks to a keyframe, counts pictures from its rank and
+converts only those asked for. Timestamps of decoded frames are never used: after a seek they are wrong in AVI files
+with B-frames.
 """
 
 import bisect
@@ -19,7 +20,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 MAX_PIXELS = 8192**2
-SKIP = 4  # decoding up to so many unwanted pictures costs less than a seek: tests/bench/decode.py
+SKIP = 2  # decoding so many unwanted pictures costs no more than a seek
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,gif,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,asf,ogg,mxf,rm,ivf"
 OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS)}
 FAILURES = (av.error.FFmpegError, OSError, ValueError, ArithmeticError, LookupError, RuntimeError, MemoryError)
@@ -47,9 +48,10 @@ class _Index(typing.NamedTuple):
 
 
 def probe(file):
-    """What a file holds: {num_frames, fps, width, height, duration}; frames are counted, not believed, and one is decoded.
+    """What a file holds: {num_frames, fps, width, height, duration}; packets are counted, the first frame is decoded.
 
-    `file` is a path or the file's bytes. Width and height are those of the upright picture, duration is in seconds. VideoError.
+    `file` is a path or the file's bytes. Width and height are those of the upright picture, `fps` the mean rate,
+    duration in seconds. VideoError.
     """
     index = _index(file)
     height, width = _size(file, index, 0)
@@ -60,8 +62,9 @@ def probe(file):
 def read(file, indices, short_side=0):
     """Decodes the frames `indices`, in any order, with repeats: -> uint8 RGB (len(indices), H, W, 3), upright.
 
-    `file` is a path or the file's bytes. `short_side` > 0 resizes while converting, aspect kept, so that the shorter side has
-    exactly that many pixels (also upwards). Non-square pixels are not stretched. VideoError where a frame cannot be had.
+    `file` is a path or the file's bytes. `short_side` > 0 resizes while converting, aspect kept, so that the shorter
+    side has exactly that many pixels (also upwards). Non-square pixels are not stretched. VideoError where a frame
+    cannot be had.
     """
     indices = np.asarray(indices, np.int64).reshape(-1)
     if indices.size == 0 or indices.min() < 0 or short_side < 0:
@@ -77,9 +80,10 @@ def read(file, indices, short_side=0):
 
 
 def write(path, frames, fps=25, crf=18, gop=12, bframes=0):
-    """Encodes uint8 RGB frames (T, H, W, 3), an array or any iterable of pictures, as H.264 MP4 with a keyframe every `gop`.
+    """Encodes uint8 RGB frames (T, H, W, 3), an array or an iterable of pictures, as H.264 MP4, keyframe every `gop`.
 
-    `path` appears only when complete. Odd sizes are kept by not subsampling chroma (yuv444p). ValueError without frames.
+    `path` appears only when complete. Odd sizes are kept by not subsampling chroma (yuv444p). ValueError without
+    frames.
     """
     frames = iter(frames)
     first = next(frames, None)
@@ -173,17 +177,17 @@ def _scan(file):
     first = next((i for i, packet in enumerate(packets) if packet[2]), 0)
     times = [pts for pts, *_ in packets[first:]]
     if None in times or len(set(times)) < len(times):
-        starts, count, seconds = (_Start(0, None, (), False),), len(packets), 0.0
+        starts, count, seconds = (_Start(0, None, (), False),), len(packets), 0
     else:
         leading = first > 0 or min(times) < times[0]
         order = sorted(pts for pts in times if pts >= times[0])
         rank = {pts: i for i, pts in enumerate(order)}
         keys = [_Start(rank[pts], dts, at, True) for pts, dts, key, at in packets[first + 1 :] if key and pts in rank]
         starts = (_Start(0, None, (), leading), *sorted(key for key in keys if key.dts is not None and key.rank))
-        count, seconds = len(order), float((order[-1] - order[0]) * base)
-    fps = float(rate or 0) or 25.0
+        count, seconds = len(order), (order[-1] - order[0]) * base
+    fps = float((count - 1) / seconds if seconds else rate or 25)
     turns = round(frame.rotation / 90) % 4
-    return _Index(count, frame.width, frame.height, turns, fps, seconds + 1 / fps, starts)
+    return _Index(count, frame.width, frame.height, turns, fps, count / fps, starts)
 
 
 def _shown(packets, codec):
@@ -195,18 +199,16 @@ def _shown(packets, codec):
         if codec == "mpeg4":
             pictures, waiting = _mpeg4_pictures(bytes(packet), packet.stream.codec_context, waiting)
         else:
-            pictures = (
-                codec != "vp8" or bytes(packet)[0] & 0x10
-            )  # VP8's show_frame bit: alternate references are hidden
+            pictures = codec != "vp8" or bytes(packet)[0] & 0x10  # show_frame: alternate references are hidden
         if pictures:
             shown.append((packet.pts, packet.dts, packet.is_keyframe, (packet.pos, packet.size)))
     return shown
 
 
 def _mpeg4_pictures(data, context, waiting):
-    """Whether an MPEG-4 part 2 packet is shown, and how many pictures packed into it wait for the placeholders that follow.
+    """Whether an MPEG-4 part 2 packet is shown, and how many packed pictures wait for the placeholders that follow it.
 
-    AVI files hold one-byte packets and "not coded" P-pictures (fewer bits than macroblocks) where the encoder dropped a frame.
+    AVI files hold one-byte packets and "not coded" P-pictures (fewer bits than macroblocks) where a frame was dropped.
     """
     marker = b"\0\0\1\xb6"
     at = data.find(marker)
@@ -230,15 +232,7 @@ def _decode(file, index, wanted, height, width):
             try:
                 for frame in _pick(container, stream, starts, wanted[done:]):
                     _check_pixels(_name(file), frame.width, frame.height)
-                    rgb = reformatter.reformat(
-                        frame,
-                        *size,
-                        "rgb24",
-                        interpolation=Interpolation.BILINEAR,
-                        dst_color_range=ColorRange.JPEG,
-                        threads=1,
-                    )
-                    out[done] = np.rot90(rgb.to_ndarray(), index.turns)
+                    out[done] = np.rot90(_rgb(reformatter, frame, size), index.turns)
                     done += 1
             except av.error.FFmpegError as error:
                 problem = _reason(error)
@@ -247,8 +241,13 @@ def _decode(file, index, wanted, height, width):
     raise VideoError(f"{_name(file)}: frame {wanted[done]} of {index.num_frames} cannot be decoded ({problem})")
 
 
+def _rgb(reformatter, frame, size):
+    options = {"interpolation": Interpolation.BILINEAR, "dst_color_range": ColorRange.JPEG, "threads": 1}
+    return reformatter.reformat(frame, *size, "rgb24", **options).to_ndarray()
+
+
 def _pick(container, stream, starts, wanted):
-    """Yields the decoded frames numbered `wanted`, seeking forward where a keyframe is near; ends early where the file does."""
+    """Yields the decoded frames numbered `wanted`, seeking to keyframes; ends early where the file does."""
     ranks, position = [start.rank for start in starts], 0
     frames = _from(container, stream, starts[0])
     for number in wanted:
