@@ -130,10 +130,13 @@ class Checkpoints:
         So does a checkpoint of another model, and a workdir where every checkpoint is damaged.
         """
         self.wait()
-        damaged, step, found = _newest(self.folder, step, lambda found: _load(self.folder, found, abstract))
+        damaged, found = _newest(self.folder, step, lambda meta: _load(self.folder, meta, abstract))
         for bad in damaged if self.write else ():
             self._on_main(self._set_aside, bad)
-        return found and (found[0]["variables"], found[0]["train"], found[1], step)
+        if found is None:
+            return None
+        tree, meta = found
+        return tree["variables"], tree["train"], meta, meta["step"]
 
     def close(self):
         """Waits for the save in progress and ends the writer; raises CheckpointError if the save failed."""
@@ -149,6 +152,8 @@ class Checkpoints:
             act()
         except Exception as e:  # whatever a file system or Orbax raises becomes the one sentence below
             error = e
+        if error and jax.process_count() > 1:
+            log.error("cannot write checkpoint %d: %s", self.saving, _reason(error))
         if _all(error is None):
             return
         step, self.saving, self.writer = self.saving, None, None
@@ -193,8 +198,7 @@ def load_variables(workdir, step=None, shardings=None):
     """
     folder = _folder(workdir)
 
-    def load(step):
-        meta = _read_meta(folder, step)
+    def load(meta):
         shapes = {k: v for k, v in meta["shapes"].items() if k.startswith("variables/")}
         abstract = _nest({k: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype)) for k, (dtype, shape) in shapes.items()})
         if shardings is not None:
@@ -203,21 +207,15 @@ def load_variables(workdir, step=None, shardings=None):
                 places = jax.tree.map(lambda _: places, abstract["variables"])
             place = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)  # noqa: E731
             abstract["variables"] = jax.tree.map(place, abstract["variables"], places)
-        return _load(folder, step, abstract)
+        return _load(folder, meta, abstract)
 
-    _, step, found = _newest(folder, step, load)
-    if found is None:
-        raise CheckpointError(f"no checkpoint in {folder}; train first, or give another --workdir")
-    return found[0]["variables"], found[1], step
+    tree, meta = _newest(folder, step, load, needed=True)[1]
+    return tree["variables"], meta, meta["step"]
 
 
 def read_meta(workdir, step=None):
     """The meta of the newest step whose meta is intact, or of `step`; raises CheckpointError if there is none."""
-    folder = _folder(workdir)
-    _, _, meta = _newest(folder, step, lambda found: _read_meta(folder, found))
-    if meta is None:
-        raise CheckpointError(f"no checkpoint in {folder}; train first, or give another --workdir")
-    return meta
+    return _newest(_folder(workdir), step, lambda meta: meta, needed=True)[1]
 
 
 def wait_for_new(workdir, after, timeout, poll=1.0):
@@ -292,38 +290,36 @@ def _read_meta(folder, step):
     return meta
 
 
-def _newest(folder, step, load):
-    """(damaged steps, step, load(step)) for the newest step that loads, or for the `step` asked for; None for none."""
-    steps = _listed(folder) if step is None else [step]
-    if step is not None and not _from_main((folder / str(step)).exists()):
-        raise CheckpointError(f"no checkpoint {step} in {folder}; there are {_listed(folder) or 'none'}")
-    damaged, last = {}, _from_main(max(steps, default=-1))
+def _newest(folder, step, load, needed=False):
+    """(damaged steps, load(meta)) of the newest step that loads, or of the `step` asked for; ([], None) if none."""
+    steps = _listed(folder)
+    if step is not None and not _from_main(step in steps):
+        raise CheckpointError(f"no checkpoint {step} in {folder}; there are {steps or 'none'}")
+    damaged, last = {}, _from_main(max(steps, default=-1)) if step is None else step
     while last >= 0:
         try:
-            found = load(last)
-            for bad in damaged.values():
-                log.warning("%s; continuing from checkpoint %d", bad, last)
-            return damaged, last, found
+            found = load(_agree(_read_meta, folder, last))
         except Damaged as e:
             if step is not None:
                 raise
             damaged[last] = e
+        else:
+            for error in damaged.values():
+                log.warning("%s; continuing from checkpoint %d", error, last)
+            return list(damaged), found
         last = _from_main(max((s for s in steps if s < last), default=-1))
     if damaged:
         raise CheckpointError(f"no intact checkpoint: {'; '.join(map(str, damaged.values()))}; use another --workdir")
-    return {}, None, None
+    if needed:
+        raise CheckpointError(f"no checkpoint in {folder}; train first, or give another --workdir")
+    return [], None
 
 
-def _load(folder, step, abstract):
+def _load(folder, meta, abstract):
     """Reads and verifies the items of `abstract`: -> (tree of arrays, meta). Raises Damaged, CheckpointError."""
-    meta = _read_meta(folder, step)
-    wanted = _flatten(abstract)
-    _compare(folder, step, wanted, meta)
-    leaves, error, damaged = _read(folder / str(step), wanted)
-    if not _all(not error or damaged):
-        raise CheckpointError(f"cannot read checkpoint {step} in {folder}: {error or _reason(None)}")
-    if not _all(not error):
-        raise Damaged(f"checkpoint {step} in {folder} is damaged: {error or _reason(None)}")
+    wanted, step = _flatten(abstract), meta["step"]
+    _compare(folder, wanted, meta)
+    leaves = _agree(_read, folder, step, wanted)
     sums = checksums(leaves)
     if bad := [path for path in wanted if sums[path] != meta["checksums"][path]]:
         raise Damaged(
@@ -333,21 +329,22 @@ def _load(folder, step, abstract):
     return jax.tree.unflatten(jax.tree.structure(abstract), [leaves[path] for path in wanted]), meta
 
 
-def _read(path, wanted):
-    """Leaves as stored, with no check: (leaves, reason or "", whether the reason is damage)."""
+def _read(folder, step, wanted):
+    """The leaves as stored, {path: array}, not verified. Raises Damaged, or CheckpointError where trying again may help."""
     ocp, leaves = _orbax(), {}
     try:
         for name, tree in _nest(wanted).items():
             args = ocp.args.PyTreeRestore(item=tree, restore_args=jax.tree.map(_how, tree))
-            read = ocp.PyTreeCheckpointHandler().restore(path / name, args=args)
-            leaves |= {f"{name}/{key}": leaf for key, leaf in _flatten(read).items()}
+            read = ocp.PyTreeCheckpointHandler().restore(folder / str(step) / name, args=args)
+            leaves |= {f"{name}/{path}": leaf for path, leaf in _flatten(read).items()}
     except Exception as e:  # TensorStore and Orbax raise a dozen kinds for a damaged file
-        transient = isinstance(e, MemoryError | PermissionError) or any(kind in str(_root(e)) for kind in NOT_DAMAGE)
-        return {}, _reason(e), not transient
-    return leaves, "", False
+        if isinstance(e, MemoryError | PermissionError) or any(kind in str(_root(e)) for kind in NOT_DAMAGE):
+            raise CheckpointError(f"cannot read checkpoint {step} in {folder}: {_reason(e)}") from None
+        raise Damaged(f"checkpoint {step} in {folder} is damaged: {_reason(e)}") from None
+    return leaves
 
 
-def _compare(folder, step, wanted, meta):
+def _compare(folder, wanted, meta):
     """Raises CheckpointError if the checkpoint's leaves are not the ones wanted."""
     items = {path.split("/")[0] for path in wanted}
     stored = {path: signature for path, signature in meta["shapes"].items() if path.split("/")[0] in items}
@@ -362,7 +359,7 @@ def _compare(folder, step, wanted, meta):
         name = "/".join(str(model[key]) for key in ("name", "variant") if key in model) or "unnamed"
         what = f"another model ({name})" if wrong[0].startswith("variables/") else "another optimizer's state"
         raise CheckpointError(
-            f"checkpoint {step} in {folder} does not fit: {', '.join(wrong[:3])}{', ...' * (len(wrong) > 3)}; "
+            f"checkpoint {meta['step']} in {folder} does not fit: {', '.join(wrong[:3])}{', ...' * (len(wrong) > 3)}; "
             f"this workdir holds {what}; use another --workdir or its own --config"
         )
 
@@ -434,7 +431,22 @@ def _remove(path):
 
 
 def _all(ok):
+    """Whether `ok` holds on every process."""
     return ok if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(ok)).all())
+
+
+def _agree(read, folder, step, *args):
+    """read(folder, step, *args), raising on every process if it raises on one: none waits for the others for ever."""
+    error, found = None, None
+    try:
+        found = read(folder, step, *args)
+    except CheckpointError as e:
+        error = e
+    if not _all(error is None or isinstance(error, Damaged)):
+        raise error or CheckpointError(f"another process cannot read checkpoint {step} in {folder}")
+    if not _all(error is None):
+        raise error or Damaged(f"checkpoint {step} in {folder} is damaged: another process cannot read it")
+    return found
 
 
 def _from_main(value):
