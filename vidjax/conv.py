@@ -70,7 +70,7 @@ def _taps_on_input(x, kernel, strides, pads):
 
 
 def _taps_on_output(x, kernel, strides, pads):
-    """All temporal taps of a frame in the output channels of one 2-D convolution, then a shifted add; temporal stride 1."""
+    """All temporal taps in the output channels of one 2-D convolution of B * T frames, then a shifted add."""
     b, t, *_ = x.shape
     kt, kh, kw, c, f = kernel.shape
     kernel = kernel.transpose(1, 2, 3, 0, 4).reshape(kh, kw, c, kt * f)
