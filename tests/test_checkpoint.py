@@ -13,6 +13,7 @@ import threading
 import time
 
 import jax
+import jax.experimental.multihost_utils
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -320,7 +321,7 @@ def test_another_model(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     with pytest.raises(CheckpointError) as e:
         checkpoints.restore(abstract(*bundle(width=32)))
-    assert "variables/params/head is float32[24,8] instead of float32[32,8]" in str(e.value)
+    assert "variables/params/head is float32[24, 8] instead of float32[32, 8]" in str(e.value)
     assert "this workdir holds another model (r3d/r3d_18); use another --workdir or its own --config" in str(e.value)
     assert str(e.value).count(" instead of ") == 3
     variables, train = bundle()
@@ -435,7 +436,7 @@ def pair(workdir, port, rank):
     if rank == "1":
         for path in (folder / "3" / "variables" / "ocdbt.process_1" / "d").iterdir():
             path.write_bytes(b"")
-    checkpoint._all(True)
+    jax.experimental.multihost_utils.sync_global_devices("damaged")
     variables, train, _, step = checkpoints.restore(structs)
     assert step == 2
     for got, want in zip(jax.tree.leaves((variables, train)), jax.tree.leaves(bundle(2, 512)), strict=True):

@@ -98,7 +98,11 @@ class Checkpoints:
         if not self.write:
             raise CheckpointError(f"cannot write checkpoint {step}: {self.folder} was opened for reading only")
         self.wait()
-        if _from_main(step in _listed(self.folder) and _intact(self.folder, step)):
+        try:
+            there = step in _listed(self.folder) and bool(_read_meta(self.folder, step))
+        except Damaged:
+            there = False
+        if _from_main(there):
             return
         self._on_main(self._set_aside, step)
         leaves = _flatten({"variables": variables, "train": train})
@@ -107,7 +111,7 @@ class Checkpoints:
         tree = _nest(leaves)
         ocp = _orbax()
         items = {name: ocp.args.PyTreeSave(tree[name]) for name in tree}
-        items["meta"] = ocp.args.JsonSave({"crc32": zlib.crc32(_canonical(meta)), "meta": meta})
+        items["meta"] = ocp.args.JsonSave({"crc32": _crc(meta), "meta": meta})
         self.saving = int(step)
         self.writer = self.writer or ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._finish(lambda: self.writer.save(self.folder / str(step), args=ocp.args.Composite(**items)))
@@ -154,7 +158,7 @@ class Checkpoints:
             error = e
         if error and jax.process_count() > 1:
             log.error("cannot write checkpoint %d: %s", self.saving, _reason(error))
-        if _all(error is None):
+        if not _worst(int(error is not None)):
             return
         step, self.saving, self.writer = self.saving, None, None
         self._on_main(self._clean)
@@ -270,21 +274,16 @@ def _complete(path):
     return (path / "meta" / "metadata").exists() and _orbax().path.step.is_path_finalized(path)
 
 
-def _intact(folder, step):
-    try:
-        return bool(_read_meta(folder, step))
-    except Damaged:
-        return False
-
-
 def _read_meta(folder, step):
     path = folder / str(step) / "meta" / "metadata"
     try:
         stored = json.loads(path.read_text())
         meta = stored["meta"]
-        whole = stored["crc32"] == zlib.crc32(_canonical(meta)) and meta["step"] == step
+        whole = stored["crc32"] == _crc(meta) and meta["step"] == step
     except (ValueError, KeyError, TypeError, FileNotFoundError, NotADirectoryError) as e:
         raise Damaged(f"checkpoint {step} in {folder} is damaged: {path} cannot be read") from e
+    except OSError as e:
+        raise CheckpointError(f"cannot read checkpoint {step} in {folder}: {_reason(e)}") from e
     if not whole:
         raise Damaged(f"checkpoint {step} in {folder} is damaged: {path} does not match its checksum")
     return meta
@@ -330,11 +329,17 @@ def _load(folder, meta, abstract):
 
 
 def _read(folder, step, wanted):
-    """The leaves as stored, {path: array}, not verified. Raises Damaged, or CheckpointError where trying again may help."""
+    """The leaves as stored, not verified: {path: array}. Raises Damaged; CheckpointError if it may pass."""
     ocp, leaves = _orbax(), {}
+
+    def how(leaf):
+        if leaf.sharding is None:
+            return ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype)
+        return ocp.ArrayRestoreArgs(sharding=leaf.sharding, global_shape=leaf.shape, dtype=leaf.dtype, strict=True)
+
     try:
         for name, tree in _nest(wanted).items():
-            args = ocp.args.PyTreeRestore(item=tree, restore_args=jax.tree.map(_how, tree))
+            args = ocp.args.PyTreeRestore(item=tree, restore_args=jax.tree.map(how, tree))
             read = ocp.PyTreeCheckpointHandler().restore(folder / str(step) / name, args=args)
             leaves |= {f"{name}/{path}": leaf for path, leaf in _flatten(read).items()}
     except Exception as e:  # TensorStore and Orbax raise a dozen kinds for a damaged file
@@ -352,7 +357,7 @@ def _compare(folder, wanted, meta):
     wrong += [f"{path} is extra" for path in stored if path not in wanted]
     for path, leaf in wanted.items():
         if path in stored and stored[path] != _signature(leaf):
-            wrong.append(f"{path} is {_show(*stored[path])} instead of {_show(*_signature(leaf))}")
+            wrong.append("{} is {}{} instead of {}{}".format(path, *stored[path], *_signature(leaf)))
     wrong.sort(key=lambda w: not w.startswith("variables/"))
     if wrong:
         model = (meta.get("config") or {}).get("model") or {}
@@ -362,13 +367,6 @@ def _compare(folder, wanted, meta):
             f"checkpoint {meta['step']} in {folder} does not fit: {', '.join(wrong[:3])}{', ...' * (len(wrong) > 3)}; "
             f"this workdir holds {what}; use another --workdir or its own --config"
         )
-
-
-def _how(leaf):
-    ocp = _orbax()
-    if leaf.sharding is None:
-        return ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype)
-    return ocp.ArrayRestoreArgs(sharding=leaf.sharding, global_shape=leaf.shape, dtype=leaf.dtype, strict=True)
 
 
 def _flatten(tree):
@@ -393,12 +391,8 @@ def _signature(leaf):
     return [str(jnp.dtype(leaf.dtype)), list(leaf.shape)]
 
 
-def _show(dtype, shape):
-    return f"{dtype}[{','.join(map(str, shape))}]"
-
-
-def _canonical(meta):
-    return json.dumps(meta, sort_keys=True).encode()
+def _crc(meta):
+    return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
 
 
 def _root(error):
@@ -430,9 +424,9 @@ def _remove(path):
     return None
 
 
-def _all(ok):
-    """Whether `ok` holds on every process."""
-    return ok if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(ok)).all())
+def _worst(code):
+    """The greatest of all processes' codes."""
+    return code if jax.process_count() == 1 else int(multihost_utils.process_allgather(np.array(code)).max())
 
 
 def _agree(read, folder, step, *args):
@@ -442,10 +436,10 @@ def _agree(read, folder, step, *args):
         found = read(folder, step, *args)
     except CheckpointError as e:
         error = e
-    if not _all(error is None or isinstance(error, Damaged)):
-        raise error or CheckpointError(f"another process cannot read checkpoint {step} in {folder}")
-    if not _all(error is None):
-        raise error or Damaged(f"checkpoint {step} in {folder} is damaged: another process cannot read it")
+    worst = _worst(0 if error is None else 1 if isinstance(error, Damaged) else 2)
+    if worst:
+        elsewhere = (Damaged, CheckpointError)[worst - 1]
+        raise error or elsewhere(f"checkpoint {step} in {folder} cannot be read by another process")
     return found
 
 
