@@ -1,0 +1,42 @@
+"""A tiny run for tests: the quickstart's smoke config on a motion suite of 40 + 13 small videos."""
+
+import pathlib
+
+import numpy as np
+
+from vidjax import config
+from vidjax.data import motion
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def render(folder):
+    """Renders the videos; 13 for evaluation divide by no batch and no mesh."""
+    motion.render(folder, train=40, evaluation=13, size=32, frames=(8, 10))
+    return folder
+
+
+def make_config(path, **changes):
+    """The smoke config on the videos in `path`, with dotted changes such as optim__lr=0.1."""
+    cfg = config.from_file(f"{ROOT}/configs/quickstart.py:smoke")
+    cfg.data.update({"source": "folder", "path": str(path), "batch_size": 8})
+    cfg.data.augment.size = cfg.eval.size = 24
+    cfg.model.update({"depths": (1, 1), "widths": (4, 8), "strides": (1, 2), "convs": ("3d", "3d"), "dropout": 0.2})
+    cfg.update({"steps": 8, "checkpoint_every": 4, "log_every": 4})
+    cfg.eval.every = 8
+    for key, value in changes.items():
+        *sections, last = key.split("__")
+        section = cfg
+        for name in sections:
+            section = section[name]
+        section[last] = value
+    return cfg
+
+
+def assert_equal(a, b):
+    """Two trees of arrays are equal bit for bit."""
+    import jax
+
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)

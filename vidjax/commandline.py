@@ -1,0 +1,75 @@
+"""Command lines: a command's flags, a config whose every value is a flag, help that reads well, errors of one sentence."""
+
+import difflib
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from vidjax import config
+
+OWN_CONFIG = "a config file, such as configs/quickstart.py, or FILE.py:smoke for its small form; default: the run's own"
+OVERRIDE = "any value of the config, such as --config.optim.lr=0.01 or --config.eval.batch_size=8"
+
+
+class UsageError(ValueError):
+    """A command line that cannot be meant; the message says what to write instead."""
+
+
+def parse(command, argv, define=(), load=None):
+    """Parses a command's words: (flag values, other words). `--help` prints the command's docstring and flags, and exits.
+
+    `define` are functions of a FlagValues that add flags. With `load`, a function of (--config's value or None,
+    --workdir) -> ConfigDict, the values have `workdir` and `config`, and `--config.KEY=VALUE` changes one of its values.
+    """
+    values = flags.FlagValues()
+    for add in define:
+        add(values)
+    if load:
+        flags.DEFINE_string("workdir", None, "the run's folder", flag_values=values)
+    if {"--help", "-h", "-help"} & set(argv):
+        print(help_text(command, values, load))
+        sys.exit(0)
+    if load:
+        argv = add_config(values, argv, load)
+    try:
+        return values, values([command.__name__, *argv])[1:]
+    except flags.Error as error:
+        raise UsageError(f"{str(error).rstrip('.')}.") from None
+
+
+def add_config(values, argv, load):
+    """Defines the config's flags on `values`; returns the words without --config=FILE. Raises UsageError, ConfigError."""
+    file, argv = take(argv, "config")
+    workdir, _ = take(argv, "workdir")
+    if not workdir:
+        raise UsageError("give --workdir=DIR, the run's folder.")
+    cfg = load(file, workdir)
+    known = config.keys(cfg)
+    for word in argv:
+        key = word.lstrip("-").partition("=")[0].removeprefix("config.")
+        if word.lstrip("-").startswith("config.") and key not in known:
+            near = difflib.get_close_matches(key, known, 1, 0.0)[0]
+            raise UsageError(f"the config has no key '{key}'; the nearest is '{near}'.")
+    config_flags.DEFINE_config_dict("config", cfg, OVERRIDE, flag_values=values, sys_argv=argv)
+    return argv
+
+
+def take(argv, name):
+    """The value of `--name=VALUE` or `--name VALUE` and the words without it; None if it is not there."""
+    for i, word in enumerate(argv):
+        key, equals, value = word.partition("=")
+        if word.startswith("-") and key.lstrip("-") == name:
+            rest = argv[i + 1 :]
+            return (value, argv[:i] + rest) if equals else ((rest or [None])[0], argv[:i] + rest[1:])
+    return None, argv
+
+
+def help_text(command, values, load):
+    """A command's docstring, its last word the sentence, then its flags."""
+    rows = {f"--{name}": values[name].help for name in values}
+    if load:
+        rows |= {"--config": OWN_CONFIG, "--config.KEY": OVERRIDE}
+    width = max(map(len, rows), default=0)
+    lines = [line.removeprefix("    ") for line in command.__doc__.strip().splitlines()]
+    return "\n".join([*lines, "", *(f"  {name:<{width}}  {text}" for name, text in sorted(rows.items()))]).rstrip()

@@ -1,0 +1,246 @@
+"""Evaluation: the same compiled step, sums and report inside training and in a job of its own."""
+
+import datetime
+import functools
+import logging
+import os
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import vidjax
+from vidjax import checkpoint, config, data, logs, models, report, sharding
+from vidjax.data import clips, video
+
+log = logging.getLogger("vidjax")
+
+
+class EvaluationError(RuntimeError):
+    """An evaluation that cannot give an honest number; the message says why."""
+
+
+def eval_step(variables, batch, *, model, average):
+    """Probabilities of each video: {video uint8 (B, V, T, S, S, 3), mask (B,)} -> {scores (B, C), mask (B,)}.
+
+    The mean over a video's V views is of their softmax (`average` "prob") or of their logits ("logit").
+    """
+    b, v = batch["video"].shape[:2]
+    inputs = batch["video"].reshape(b * v, *batch["video"].shape[2:]).astype(jnp.float32) / 255
+    logits, _ = model.apply(variables, inputs, train=False)
+    logits = logits.reshape(b, v, -1)
+    scores = jax.nn.softmax(logits).mean(1) if average == "prob" else jax.nn.softmax(logits.mean(1))
+    return {"scores": scores, "mask": batch["mask"]}
+
+
+def make_step(model, mesh, places, average):
+    """The compiled evaluation step; every process gets the whole batch's scores."""
+    if average not in ("prob", "logit"):
+        raise ValueError(f"config.eval.average '{average}' is unknown; choose prob or logit.")
+    batch = jax.sharding.NamedSharding(mesh, sharding.BATCH)
+    return jax.jit(
+        functools.partial(eval_step, model=model, average=average),
+        in_shardings=(places, {"video": batch, "mask": batch}),
+        out_shardings=sharding.replicated(mesh),
+    )
+
+
+def metrics(scores, labels):
+    """Top-1, top-5, loss in nats, accuracy per class and confusion from probabilities (N, C) and labels (N,).
+
+    Ties go to the lower class index; top-5 is None for fewer than six classes; rows of `confusion` are true classes.
+    """
+    n, classes = scores.shape
+    order = np.argsort(-scores, axis=1, kind="stable")
+    hit = order == labels[:, None]
+    confusion = np.zeros((classes, classes), int)
+    np.add.at(confusion, (labels, order[:, 0]), 1)
+    videos, right = confusion.sum(1), confusion.diagonal()
+    chosen = scores[np.arange(n), labels].astype(np.float64)
+    return {
+        "top1": hit[:, 0].sum() / n,
+        "top5": hit[:, :5].sum() / n if classes > 5 else None,
+        "loss": -np.log(np.maximum(chosen, 1e-12)).sum() / n,
+        "mean_class": (right[videos > 0] / videos[videos > 0]).mean(),
+        "accuracy": [r / v if v else None for r, v in zip(right.tolist(), videos.tolist(), strict=True)],
+        "videos": videos.tolist(),
+        "correct": right.tolist(),
+        "confusion": confusion.tolist(),
+    }
+
+
+def check_readable(source, allow_bad):
+    """Raises EvaluationError if an index found unreadable videos in an evaluation split, unless allowed."""
+    bad = [record for record in map(source.__getitem__, range(len(source))) if record["error"]]
+    if bad and not allow_bad:
+        raise EvaluationError(
+            f"{len(bad)} of {len(source)} evaluation videos cannot be read (first: {bad[0]['error']}); "
+            f"repair or remove them, or leave them out of the figures with --config.eval.allow_bad=True."
+        )
+
+
+def meta(cfg, model, class_names):
+    """What travels with the weights: the config, the class names and how pixels become the model's input."""
+    views, clip = cfg.eval, cfg.data.clip
+    return {
+        "version": vidjax.__version__,
+        "config": cfg.to_dict(),
+        "class_names": list(class_names),
+        "preprocess": {
+            "frames": clip.size,
+            "stride": clip.stride,
+            "short_side": cfg.data.short_side,
+            "resize": views.resize,
+            "size": views.size,
+            "crops": views.crops,
+            "channels": "RGB",
+            "range": [0, 1],
+            "mean": list(model.mean),
+            "std": list(model.std),
+        },
+    }
+
+
+class Evaluator:
+    """Evaluates a model's variables on a source: compiled once, the same digits in training and in a job."""
+
+    def __init__(self, cfg, model, mesh, places, source):
+        check_readable(source, cfg.eval.allow_bad)
+        self.cfg, self.model, self.mesh, self.source = cfg, model, mesh, source
+        self.step = make_step(model, mesh, places, cfg.eval.average)
+
+    def scores(self, variables):
+        """Probabilities (N, C) of every video in the source's order and {index: error} of those unreadable."""
+        views, n = self.cfg.eval, len(self.source)
+        block, blocks = sharding.batch_block(self.mesh, views.batch_size)
+        batches = data.evaluation(self.cfg.data, views, self.source, block=block, blocks=blocks)
+        scores, masks, errors = [], [], {}
+        for batch in logs.track(batches, "evaluating", total=-(-n // views.batch_size), unit="batches"):
+            errors |= {int(i): str(e) for i, e in zip(batch["index"], batch["error"], strict=True) if e and i >= 0}
+            arrays = {"video": batch["video"], "mask": batch["mask"]}
+            out = self.step(variables, sharding.to_devices(arrays, self.mesh, views.batch_size))
+            scores.append(out["scores"])
+            masks.append(out["mask"])
+        scores, masks = (np.concatenate(jax.device_get(x))[:n] for x in (scores, masks))
+        return scores, {int(i): errors.get(int(i), "unreadable on another process") for i in np.flatnonzero(masks == 0)}
+
+    def __call__(self, variables, step, workdir):
+        """Writes `report_<step>.json`, `.html` and `scores_<step>.npz`; returns the report.
+
+        Raises EvaluationError if a video cannot be read and `eval.allow_bad` is off.
+        """
+        began = time.perf_counter()
+        scores, errors = self.scores(variables)
+        seconds = time.perf_counter() - began
+        if errors and not self.cfg.eval.allow_bad:
+            first = next(iter(errors.values()))
+            raise EvaluationError(
+                f"{len(errors)} of {len(self.source)} evaluation videos cannot be read (first: {first}); "
+                f"repair or remove them, or leave them out of the figures with --config.eval.allow_bad=True."
+            )
+        records = [self.source[i] for i in range(len(self.source)) if i not in errors]
+        if not records:
+            raise EvaluationError(f"no video of {self.source.name} could be read: there is nothing to evaluate.")
+        kept = np.delete(scores, list(errors), 0)
+        labels = np.array([record["label"] for record in records])
+        result = self.report(step, kept, labels, records, errors, seconds)
+        if jax.process_index() == 0:
+            ids = np.array([record["id"] for record in records])
+            np.savez(os.path.join(workdir, f"scores_{step}.npz"), scores=kept, labels=labels, ids=ids)
+            result["page"] = report.write(workdir, result, strips(result["mistakes"], records))
+        return result
+
+    def report(self, step, scores, labels, records, errors, seconds):
+        """The report of `report.write`, from the scores (N, C) of the readable videos."""
+        cfg, names, found = self.cfg, self.source.classes, metrics(scores, labels)
+        views = cfg.eval
+        shape = (1, cfg.data.clip.size, views.size, views.size, 3)
+        predicted = scores.argmax(1)
+        wrong = np.flatnonzero(predicted != labels)
+        wrong = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind="stable")][:12]
+        return {
+            "step": step,
+            "version": vidjax.__version__,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "model": {
+                "name": cfg.model.name,
+                "variant": cfg.model.variant,
+                "params": models.parameters(self.model, shape),
+                "gmac_per_view": models.macs(self.model, shape) / 1e9,
+            },
+            "config": cfg.to_dict(),
+            "config_hash": config.digest(cfg),
+            "class_names": list(names),
+            "data": {
+                "name": self.source.name,
+                "split": "eval",
+                "path": cfg.data.path,
+                "videos": len(records),
+                "found": len(self.source),
+                "bad": [{"id": self.source[i]["id"], "error": error} for i, error in errors.items()],
+                "per_class": found["videos"],
+            },
+            "views": {
+                "frames": cfg.data.clip.size,
+                "stride": cfg.data.clip.stride,
+                "clips": views.clips,
+                "crops": views.crops,
+                "size": views.size,
+                "average": views.average,
+            },
+            "chance": 1 / len(names),
+            **{key: found[key] for key in ("top1", "top5", "loss", "mean_class", "confusion")},
+            "per_class": [
+                {"name": name, "videos": v, "correct": c, "accuracy": a}
+                for name, v, c, a in zip(names, found["videos"], found["correct"], found["accuracy"], strict=True)
+            ],
+            "mistakes": [
+                {
+                    "id": records[i]["id"],
+                    "label": names[labels[i]],
+                    "predicted": names[predicted[i]],
+                    "probability": float(scores[i, predicted[i]]),
+                }
+                for i in wrong
+            ],
+            "seconds": seconds,
+            "videos_per_second": len(records) / seconds,
+        }
+
+
+def headline(result):
+    """A report's figures in one line, with their views."""
+    views, top5 = result["views"], result["top5"]
+    return (
+        f"top-1 {result['top1']:.1%}{f', top-5 {top5:.1%}' if top5 is not None else ''} of {result['data']['videos']} "
+        f"videos ({views['frames']} frames x stride {views['stride']}, {views['clips']} clips x {views['crops']} crops "
+        f"at {views['size']} px, {views['average']} averaging; chance {result['chance']:.1%})"
+    )
+
+
+def strips(mistakes, records):
+    """Eight evenly spaced frames of each mistaken video, 96 pixels on the short side: {id: uint8 (8, H, W, 3)}."""
+    by_id = {record["id"]: record for record in records}
+    wanted = [by_id[mistake["id"]] for mistake in mistakes]
+    return {r["id"]: video.read(r["path"], clips.evenly_spaced(r["num_frames"], 8), 96) for r in wanted}
+
+
+def run(cfg, workdir, step=None):
+    """Evaluates a checkpoint of a workdir (the newest, or `step`) as training does; returns the report."""
+    mesh = sharding.make_mesh(**cfg.mesh)
+    places = functools.partial(sharding.shardings, mesh=mesh, rules=sharding.rules(cfg.sharding))
+    variables, meta, step = checkpoint.load_variables(workdir, step=step, shardings=places)
+    source = data.source(cfg.data, "eval")
+    if list(source.classes) != meta["class_names"]:
+        raise EvaluationError(
+            f"{source.name} has other classes than the checkpoint in {workdir}: {differences(source.classes, meta)}."
+        )
+    model = models.build(cfg.model, num_classes=len(source.classes))
+    return Evaluator(cfg, model, mesh, places(variables), source)(variables, step, workdir)
+
+
+def differences(classes, meta):
+    """Says which class names a source and a checkpoint do not share."""
+    new, gone = sorted(set(classes) - set(meta["class_names"])), sorted(set(meta["class_names"]) - set(classes))
+    return f"only in the data {new[:5]}, only in the checkpoint {gone[:5]}"

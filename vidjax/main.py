@@ -1,0 +1,220 @@
+"""The one program: `vidjax COMMAND [flags]`. Each command turns its flags into a call of the function that owns it."""
+
+import difflib
+import os
+import pathlib
+import shlex
+import sys
+import traceback
+
+from absl import flags
+
+import vidjax
+from vidjax import config
+from vidjax.commandline import UsageError, parse
+
+BUGS = (AttributeError, LookupError, NameError, TypeError, ArithmeticError, AssertionError)  # never a user's doing
+EXIT_STOPPED = 75  # a signal stopped training after its state was saved: start the same command again
+
+
+def train(argv):
+    """Train a model on video files, or continue a run where it stopped.
+
+    vidjax train --config=configs/quickstart.py --workdir=runs/quickstart
+    vidjax train --workdir=runs/quickstart
+    vidjax train --config=configs/quickstart.py --config.data.path=MY_FOLDER --workdir=runs/mine
+
+    The second form continues the first. MY_FOLDER holds a folder of videos per class, or is a CSV file with the
+    columns path,label. SIGTERM or Ctrl-C saves, then exits with code 75; the same command continues.
+    """
+    values, _ = parse(train, argv, [process_flags], from_run)
+    join(values)
+    from vidjax import data
+    from vidjax import train as owner
+
+    report = owner.train(values.config, values.workdir)
+    if report is None:
+        return EXIT_STOPPED
+    if "page" in report:
+        tell(report)
+        example = data.source(values.config.data, "eval")[0]["path"]
+        print(f"try      vidjax predict {shlex.quote(example)} --workdir={shlex.quote(values.workdir)}")
+    return 0
+
+
+def evaluate(argv):
+    """Evaluate a checkpoint on its evaluation split, digit for digit as training did, and write the report.
+
+    vidjax eval --workdir=runs/quickstart
+    vidjax eval --workdir=runs/quickstart --step=250
+    """
+    values, _ = parse(evaluate, argv, [process_flags, step_flag], from_checkpoint)
+    join(values)
+    from vidjax import evaluate as owner
+
+    report = owner.run(values.config, values.workdir, values.step)
+    if "page" in report:
+        tell(report)
+    return 0
+
+
+def predict(argv):
+    """Print the most probable classes of videos: whole, and per window of time.
+
+    vidjax predict my_video.mp4 my_folder --workdir=runs/quickstart --top=3
+
+    Prepares pixels as the checkpoint was trained. A file that cannot be read is named and skipped; exit code 1 then.
+    """
+    values, paths = parse(predict, argv, [step_flag, top_flag], from_checkpoint)
+    if not paths:
+        raise UsageError("give a video file or a folder: vidjax predict FILE_OR_FOLDER --workdir=DIR.")
+    from vidjax import predict as owner
+    from vidjax.data import video
+
+    files = owner.files(paths)
+    predictor, failed = owner.Predictor(values.workdir, values.step), 0
+    for path in files:
+        try:
+            result = predictor(path)
+        except video.VideoError as error:
+            print(f"{path}\n  skipped: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        print(owner.describe(path, result, predictor.meta["class_names"], values.top), flush=True)
+    return 1 if failed else 0
+
+
+def models(argv):
+    """List the architectures with their parameters and multiply-adds (GMAC) per view.
+
+    vidjax models
+    """
+    parse(models, argv)
+    from vidjax import models as owner
+
+    form = "{name:<11} {variant:<18} {frames:>6} {size:>5} {params:>12} {gmac:>9}  {paper}"
+    print(form.format(name="model", variant="variant", frames="frames", size="size", params="parameters", gmac="GMAC/view",
+                      paper="paper"))  # fmt: skip
+    for row in owner.table():
+        print(form.format(**row | {"params": f"{row['params']:,}", "gmac": f"{row['gmac']:.3f}"}))
+    return 0
+
+
+def data(argv):
+    """Make and inspect data sets.
+
+    vidjax data motion --out=data/motion
+    vidjax data index PATH
+
+    The first renders the motion suite, eight classes that only motion tells apart. The second probes every video of a
+    folder or CSV file, says what it found and keeps it for training.
+    """
+    values, words = parse(data, argv, [out_flag])
+    from vidjax import logs
+    from vidjax.data import index, motion, sources
+
+    if words == ["motion"] and values.out:
+        with logs.counter("rendering") as progress:
+            motion.render(values.out, progress=progress)
+        print(f"the motion suite is in {values.out}")
+    elif len(words) == 2 and words[0] == "index":
+        with logs.counter("probing") as progress:
+            rows = sources.probe(words[1], progress=progress)
+        print(index.summary(rows))
+        return 1 if any(row["error"] for row in rows) else 0
+    else:
+        raise UsageError("say `vidjax data motion --out=DIR` or `vidjax data index PATH`.")
+    return 0
+
+
+COMMANDS = {"train": train, "eval": evaluate, "predict": predict, "models": models, "data": data}
+
+
+def step_flag(values):
+    flags.DEFINE_integer("step", None, "the checkpoint's step; default: the newest", flag_values=values)
+
+
+def top_flag(values):
+    flags.DEFINE_integer("top", 5, "how many classes to print; default 5", lower_bound=1, flag_values=values)
+
+
+def out_flag(values):
+    flags.DEFINE_string("out", "", "the folder to render into", flag_values=values)
+
+
+def process_flags(values):
+    text = "host:port of process 0 of a multi-process run, or auto on Slurm, Open MPI, Kubernetes and TPU pods"
+    flags.DEFINE_string("coordinator", "", text, flag_values=values)
+    flags.DEFINE_integer("processes", None, "number of processes, with --coordinator=host:port", flag_values=values)
+    flags.DEFINE_integer(
+        "process", None, "number of this one, from 0, with --coordinator=host:port", flag_values=values
+    )
+
+
+def from_run(file, workdir):
+    """The config of a file, or of the run in a workdir."""
+    return config.from_file(file) if file else config.load(workdir)
+
+
+def from_checkpoint(file, workdir):
+    """The config that was saved with a workdir's newest checkpoint."""
+    from vidjax import checkpoint
+
+    if file:
+        raise UsageError("--config=FILE is for training; a checkpoint carries its config, and --config.KEY changes it.")
+    return config.loads(config.dumps(checkpoint.read_meta(workdir)["config"]))
+
+
+def join(values):
+    """Joins the processes of a multi-process run, before anything else touches a device."""
+    if not values.coordinator:
+        return
+    import jax
+
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    if values.coordinator == "auto":
+        jax.distributed.initialize()
+    else:
+        jax.distributed.initialize(values.coordinator, values.processes, values.process)
+
+
+def tell(report):
+    """Prints a report's headline, and where its page is."""
+    from vidjax import evaluate
+
+    print(f"result   {evaluate.headline(report)} at step {report['step']}")
+    print(f"report   {report['page']}")
+
+
+def main(argv):
+    """Runs `vidjax ARGV...` and returns its exit code; an error that vidjax itself raises is printed as its sentence."""
+    if not argv or argv[0] in ("--help", "-h", "help"):
+        print(f"vidjax {vidjax.__version__}: video action recognition in JAX, from a laptop to a TPU pod.\n")
+        for name, command in COMMANDS.items():
+            print(f"  vidjax {name:<8} {command.__doc__.splitlines()[0]}")
+        print("\nvidjax COMMAND --help shows examples and flags.")
+        return 0 if argv else 2
+    name, rest = argv[0], argv[1:]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, 1, 0.0)[0]
+        print(f"vidjax: no command '{name}'; did you mean '{near}'? See vidjax --help.", file=sys.stderr)
+        return 2
+    try:
+        return COMMANDS[name](rest)
+    except Exception as error:
+        raised_in = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        if isinstance(error, BUGS) or not raised_in.is_relative_to(pathlib.Path(vidjax.__file__).parent):
+            raise
+        print(f"vidjax {name}: {error}", file=sys.stderr)
+        return 1
+
+
+def run():
+    """The console script."""
+    flags.FLAGS.mark_as_parsed()  # grain's worker processes read absl's flags
+    cache = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "vidjax", "xla")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
+    from vidjax import logs
+
+    logs.setup()
+    sys.exit(main(sys.argv[1:]))

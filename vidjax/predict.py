@@ -1,0 +1,80 @@
+"""Prediction: a video file or a folder of them in, labels over time out."""
+
+import functools
+import os
+
+import jax
+import numpy as np
+
+from vidjax import checkpoint, config, data, evaluate, models
+from vidjax.data import clips, sources, video
+
+WINDOWS = 8  # windows in one device call
+
+
+class Predictor:
+    """A checkpoint with its own preprocessing and class names, compiled once and called per file."""
+
+    def __init__(self, workdir, step=None):
+        self.variables, self.meta, self.step_number = checkpoint.load_variables(workdir, step=step)
+        cfg = config.loads(config.dumps(self.meta["config"]))
+        self.model = models.build(cfg.model, num_classes=len(self.meta["class_names"]))
+        self.step = jax.jit(functools.partial(evaluate.eval_step, model=self.model, average=cfg.eval.average))
+
+    def __call__(self, path):
+        """Scores the windows of one video: {start (W,), end (W,) in seconds, scores (W, classes)}.
+
+        A window is one of the clips the model was trained on; windows follow one another and the last ends with the
+        video. Raises VideoError if the file cannot be read.
+        """
+        preprocess, info = self.meta["preprocess"], video.probe(path)
+        size, stride = preprocess["frames"], preprocess["stride"]
+        indices = clips.windows(info["num_frames"], size, stride, size * stride)
+        scores = [self.scores(path, indices[i : i + WINDOWS]) for i in range(0, len(indices), WINDOWS)]
+        seconds = 1 / (info["fps"] or 25.0)
+        return {
+            "start": indices.min(1) * seconds,
+            "end": (indices.max(1) + 1) * seconds,
+            "scores": np.concatenate(scores),
+        }
+
+    def scores(self, path, indices):
+        """Probabilities of up to WINDOWS windows: (W, T) frame indices -> (W, classes)."""
+        preprocess = self.meta["preprocess"]
+        views = data.read_views(path, indices, preprocess["short_side"], preprocess)
+        padded = np.zeros((WINDOWS, *views.shape[1:]), np.uint8)
+        padded[: len(views)] = views
+        out = self.step(self.variables, {"video": padded, "mask": np.ones(WINDOWS, np.float32)})
+        return np.asarray(out["scores"])[: len(views)]
+
+
+def files(paths):
+    """The video files that paths name: a file stands for itself, a folder for every video below it, sorted.
+
+    Raises FileNotFoundError for a path that is not there and for a folder without videos.
+    """
+    found = []
+    for path in paths:
+        if os.path.isdir(path):
+            below = sorted(map(str, sources.walk(path)))
+            if not below:
+                raise FileNotFoundError(f"{path} holds no video file.")
+            found += below
+        elif os.path.exists(path):
+            found.append(path)
+        else:
+            raise FileNotFoundError(f"{path} does not exist; give a video file or a folder of videos.")
+    return found
+
+
+def describe(path, result, names, top):
+    """The lines that `vidjax predict` prints for one file: the whole video, then each window."""
+
+    def best(scores):
+        order = np.argsort(-scores, kind="stable")[:top]
+        return "  ".join(f"{names[i]} {scores[i]:.1%}" for i in order)
+
+    lines = [path, f"  whole video        {best(result['scores'].mean(0))}"]
+    for start, end, scores in zip(result["start"], result["end"], result["scores"], strict=True):
+        lines.append(f"  {start:7.2f} - {end:6.2f} s  {best(scores)}")
+    return "\n".join(lines)

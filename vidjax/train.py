@@ -1,0 +1,275 @@
+"""The training loop: a config and a workdir in, checkpoints, reports and logs out."""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import logging
+import math
+import os
+import signal
+import time
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+
+from vidjax import checkpoint, config, data, evaluate, logs, losses, models, optim, sharding
+from vidjax.data.bad import BadVideos
+
+log = logging.getLogger("vidjax")
+SHOWN = ("loss", "accuracy", "clips_per_second", "input_wait")  # of a window's means, on the progress line
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why and from where to continue."""
+
+
+@flax.struct.dataclass
+class State:
+    """What one step changes: the step, the model's collections, the optimizer's state."""
+
+    step: jax.Array
+    variables: dict
+    opt_state: optax.OptState
+
+
+def init_state(model, tx, *, seed, shape):
+    """The state before step 0 for clips of `shape` (B, T, H, W, C)."""
+    params, dropout = jax.random.split(jax.random.key(seed))
+    variables = model.init({"params": params, "dropout": dropout}, jnp.zeros(shape), train=False)
+    return State(jnp.int32(0), variables, tx.init(variables["params"]))
+
+
+def train_step(state, batch, *, model, tx, seed, label_smoothing=0.0):
+    """One gradient step: (State, {video uint8 (B, T, H, W, C), label (B,), mask (B,)}) -> (State, metrics)."""
+    rng = jax.random.fold_in(jax.random.key(seed), state.step)  # a resumed run draws the same numbers
+    params = state.variables["params"]
+    rest = {name: tree for name, tree in state.variables.items() if name != "params"}
+
+    def loss_of(params):
+        video = batch["video"].astype(jnp.float32) / 255
+        (logits, _), updated = model.apply(
+            {"params": params, **rest}, video, train=True, rngs={"dropout": rng}, mutable=list(rest)
+        )
+        loss = losses.softmax_cross_entropy(logits, batch["label"], label_smoothing=label_smoothing)
+        return losses.masked_mean(loss, batch["mask"]), (logits, updated)
+
+    (loss, (logits, updated)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+    updates, opt_state = tx.update(grads, state.opt_state, params)
+    variables = {"params": optax.apply_updates(params, updates), **updated}
+    metrics = {
+        "loss": loss,
+        "accuracy": losses.masked_mean(losses.correct(logits, batch["label"]), batch["mask"]),
+        "videos": jnp.sum(batch["mask"]),
+        "grad_norm": optax.tree.norm(grads),
+        "update_norm": optax.tree.norm(updates),
+    }
+    return State(state.step + 1, variables, opt_state), metrics
+
+
+def make_step(cfg, model, tx, mesh):
+    """The compiled step and the abstract state it takes, every leaf with its sharding."""
+    size = cfg.data.augment.size
+    init = functools.partial(init_state, model, tx, seed=cfg.seed, shape=(1, cfg.data.clip.size, size, size, 3))
+    shapes = jax.eval_shape(init)
+    places = sharding.shardings(shapes, mesh, sharding.rules(cfg.sharding))
+    batch = jax.sharding.NamedSharding(mesh, sharding.BATCH)
+    step = jax.jit(
+        functools.partial(train_step, model=model, tx=tx, seed=cfg.seed, **cfg.loss),
+        in_shardings=(places, {"video": batch, "label": batch, "mask": batch}),
+        out_shardings=(places, sharding.replicated(mesh)),
+        donate_argnums=0,
+    )
+    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, places)
+    return step, abstract, jax.jit(init, out_shardings=places)
+
+
+@dataclasses.dataclass
+class Run:
+    """What a training run is made of once its config has been checked against its data and its workdir."""
+
+    mesh: jax.sharding.Mesh
+    source: object
+    bad: BadVideos
+    step_fn: object
+    rate: object
+    state: State
+    start: int
+    evaluator: evaluate.Evaluator
+    checkpoints: checkpoint.Checkpoints
+    meta: dict
+
+
+def prepare(cfg, workdir):
+    """Opens the data and the workdir and makes or restores the state, before any step is paid for."""
+    os.makedirs(workdir, exist_ok=True)
+    mesh = sharding.make_mesh(**cfg.mesh)
+    source, held_out = open_sources(cfg)
+    process = jax.process_index()
+    bad = BadVideos(os.path.join(workdir, f"bad_videos_{process}.csv" if process else "bad_videos.csv"), source)
+    for i in range(len(source)):
+        if error := source[i]["error"]:
+            bad.add(i, error, cfg.data.max_bad)
+    model = models.build(cfg.model, num_classes=len(source.classes))
+    tx, rate = optim.build(cfg.steps, **cfg.optim)
+    step_fn, abstract, init = make_step(cfg, model, tx, mesh)
+    evaluator = evaluate.Evaluator(cfg, model, mesh, jax.tree.map(lambda x: x.sharding, abstract.variables), held_out)
+    checkpoints = checkpoint.Checkpoints(workdir, keep=cfg.keep)
+    restored = checkpoints.restore(bundle(abstract))
+    if restored:
+        variables, rest, _, start = restored
+        state = State(variables=variables, **rest)
+        log.info("continuing from step %d in %s", start, workdir)
+    else:
+        start, state = 0, init()
+    if process == 0:
+        config.save(cfg, workdir)
+        log.info("%s", logs.overview(abstract.variables["params"]))
+    meta = evaluate.meta(cfg, model, source.classes)
+    return Run(mesh, source, bad, step_fn, rate, state, start, evaluator, checkpoints, meta)
+
+
+def open_sources(cfg):
+    """The training and evaluation sources; process 0 renders and indexes first, the others then find it done."""
+    for turn in (0, 1):
+        if (jax.process_index() > 0) == turn:
+            opened = data.source(cfg.data, "train"), data.source(cfg.data, "eval")
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"vidjax sources {turn}")
+    return opened
+
+
+def bundle(state):
+    """A state as a checkpoint holds it."""
+    return {"variables": state.variables, "train": {"step": state.step, "opt_state": state.opt_state}}
+
+
+class Stop:
+    """Whether a signal asked the run to save and stop; every process of a run answers the same."""
+
+    def __init__(self):
+        self.signal, self.before = None, {}
+
+    def __enter__(self):
+        if jax.process_count() == 1:  # several processes agree through the notice that jax.distributed listens for
+            self.before = {number: signal.signal(number, self.note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def note(self, number, frame):
+        if self.signal == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def asked(self, step):
+        if jax.process_count() == 1:
+            return self.signal is not None
+        return multihost_utils.reached_preemption_sync_point(step)
+
+
+class Window:
+    """Means of the steps since the last log line, read from the device one step late."""
+
+    def __init__(self, checkpoints):
+        self.checkpoints, self.pending = checkpoints, collections.deque()
+        self.reset()
+
+    def reset(self):
+        self.sums, self.steps, self.waited, self.began = collections.Counter(), 0, 0.0, time.perf_counter()
+
+    def add(self, step, metrics, waited):
+        self.waited += waited
+        self.pending.append((step, metrics))
+        while len(self.pending) > 1:
+            self.read()
+
+    def drain(self):
+        """Waits for the steps in flight, so that what follows rests on finite numbers."""
+        while self.pending:
+            self.read()
+
+    def read(self):
+        """Reads the oldest step's metrics; raises TrainingError if they are not finite."""
+        step, metrics = self.pending.popleft()
+        metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        if not all(math.isfinite(value) for value in metrics.values()):
+            good = self.checkpoints.latest_step()
+            last = f"the last good checkpoint is step {good}" if good is not None else "there is no checkpoint yet"
+            raise TrainingError(
+                f"step {step} gave loss {metrics['loss']} and gradient norm {metrics['grad_norm']}; training stopped, "
+                f"{last}. Lower config.optim.lr or set config.optim.clip_norm, then run the same command again."
+            )
+        self.sums.update(metrics)
+        self.steps += 1
+
+    def close(self):
+        """The window's means, clips per second and share of time spent waiting for input; starts the next window."""
+        self.drain()
+        seconds = time.perf_counter() - self.began
+        means = {name: total / self.steps for name, total in self.sums.items() if name != "videos"}
+        means |= {"clips_per_second": self.sums["videos"] / seconds, "input_wait": self.waited / seconds}
+        self.reset()
+        return means
+
+
+def train(cfg, workdir):
+    """Trains to `cfg.steps`, continuing from the workdir's newest checkpoint; returns the last report.
+
+    Returns None if a signal stopped the run, after its state was saved. Raises TrainingError if the loss is not
+    finite, TooManyBadVideos, EvaluationError, CheckpointError, and ValueError for a config that cannot work.
+    """
+    run = prepare(cfg, workdir)
+    main, step, state, report = jax.process_index() == 0, run.start, run.state, None
+    block, blocks = sharding.batch_block(run.mesh, cfg.data.batch_size)
+    batches = data.train(cfg.data, run.source, seed=cfg.seed, step=step, block=block, blocks=blocks)
+    stop, window, writer = Stop(), Window(run.checkpoints), logs.writer(workdir, step, main=main)
+    progress = logs.Progress(cfg.steps, start=step, log_every=cfg.log_every, main=main)
+    with contextlib.closing(run.checkpoints), contextlib.closing(batches), contextlib.closing(writer), stop, progress:
+        while step < cfg.steps and not (stopped := stop.asked(step)):
+            began = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - began
+            note_bad(run.bad, batch, cfg.data.max_bad, progress)
+            arrays = {name: batch[name] for name in ("video", "label", "mask")}
+            state, metrics = run.step_fn(state, sharding.to_devices(arrays, run.mesh, cfg.data.batch_size))
+            step += 1
+            window.add(step, metrics, waited)
+            if due(step, cfg.log_every, cfg.steps):
+                means = window.close()
+                writer.write_scalars(step, {f"train/{k}": v for k, v in means.items()} | {"train/lr": run.rate(step)})
+                progress.update(step, **{name: means[name] for name in SHOWN})
+            evaluated = due(step, cfg.eval.every, cfg.steps)
+            if evaluated:
+                report = run.evaluator(state.variables, step, workdir)
+                writer.write_scalars(step, {f"eval/{name}": report[name] for name in ("top1", "loss", "mean_class")})
+                progress.message(f"step {step}: {evaluate.headline(report)}")
+            if due(step, cfg.checkpoint_every, cfg.steps):
+                window.drain()
+                top1 = {"top1": float(report["top1"])} if evaluated else None
+                run.checkpoints.save(step, **bundle(state), meta=run.meta, metrics=top1)
+        if step < cfg.steps and stopped:
+            window.drain()
+            run.checkpoints.save(step, **bundle(state), meta=run.meta)
+    if step < cfg.steps:
+        log.warning("stopped by a signal; step %d is saved in %s, the same command continues it", step, workdir)
+        return None
+    return report or run.evaluator(state.variables, step, workdir)
+
+
+def due(step, every, last):
+    """Whether something that happens every so many steps, and after the last, happens after `step`."""
+    return step == last or step % every == 0
+
+
+def note_bad(bad, batch, max_bad, progress):
+    """Names the unreadable videos of a batch, once each."""
+    for i in np.flatnonzero(batch["mask"] == 0):
+        if bad.add(int(batch["index"][i]), str(batch["error"][i]), max_bad):
+            progress.message(f"unreadable, left out of the loss: {batch['error'][i]}")
