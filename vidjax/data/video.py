@@ -13,28 +13,25 @@ import functools
 import io
 import itertools
 import os
+import pathlib
 import typing
 
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
+from vidjax.data import packets
+
 MAX_PIXELS = 8192**2
 SKIP = 2  # decoding so many unwanted pictures costs no more than a seek
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,gif,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,asf,ogg,mxf,rm,ivf"
-OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS)}
+LIMIT = {"max_pixels": str(MAX_PIXELS)}
+OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS} | LIMIT
 FAILURES = (av.error.FFmpegError, OSError, ValueError, ArithmeticError, LookupError, RuntimeError, MemoryError)
 
 
 class VideoError(ValueError):
     """A file that cannot be read as video; one sentence that begins with the file's name."""
-
-
-class _Start(typing.NamedTuple):
-    rank: int  # number of the first picture counted
-    dts: int | None  # where to seek; None: the beginning of the file
-    packet: tuple  # (position, size) of the keyframe's packet
-    drop: bool  # pictures that come out before the first key frame do not count
 
 
 class _Index(typing.NamedTuple):
@@ -44,7 +41,7 @@ class _Index(typing.NamedTuple):
     turns: int  # quarter turns counter-clockwise until upright
     fps: float
     duration: float
-    starts: tuple[_Start, ...]
+    starts: tuple[packets.Start, ...]
 
 
 def probe(file):
@@ -106,7 +103,22 @@ def write(path, frames, fps=25, crf=18, gop=12, bframes=0):
 
 
 def _name(file):
-    return f"video of {len(file)} bytes" if isinstance(file, bytes) else os.fspath(file)
+    """How messages name a file: always printable as UTF-8."""
+    return (
+        f"video of {len(file)} bytes" if isinstance(file, bytes) else os.fspath(file).encode(errors="replace").decode()
+    )
+
+
+def _source(file):
+    """What PyAV opens; `file:` keeps it from taking part of a name for a protocol, and it wants names in UTF-8."""
+    if isinstance(file, bytes):
+        return io.BytesIO(file)
+    path = os.path.abspath(file)
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return io.BytesIO(pathlib.Path(path).read_bytes())
+    return f"file:{path}"
 
 
 @contextlib.contextmanager
@@ -116,14 +128,13 @@ def _open(file):
     try:
         if not isinstance(file, bytes) and not os.path.isfile(file):
             raise VideoError(f"{name}: {'not a file' if os.path.exists(file) else 'no such file'}")
-        source = io.BytesIO(file) if isinstance(file, bytes) else f"file:{os.path.abspath(file)}"
-        with av.open(source, metadata_errors="ignore", options=OPTIONS) as container:
+        with av.open(_source(file), metadata_errors="ignore", options=OPTIONS) as container:
             stream = container.streams.best("video")
             if stream is None or stream.codec_context is None:
                 raise VideoError(f"{name}: there is no video stream that can be decoded")
             context = stream.codec_context
             _check_pixels(name, context.width, context.height)
-            context.thread_type, context.thread_count = "SLICE", 1
+            context.thread_type, context.thread_count, context.options = "SLICE", 1, LIMIT
             yield container, stream
     except VideoError:
         raise
@@ -168,65 +179,22 @@ def _scan_once(path, mtime_ns, size):
 def _scan(file):
     """Demuxes the whole file and decodes its first picture: -> _Index."""
     with _open(file) as (container, stream):
-        packets = _shown(container.demux(stream), stream.codec_context.name)
+        found = packets.pictures(container.demux(stream), stream.codec_context.name)
         base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
     with _open(file) as (container, stream):
         frame = next(container.decode(stream), None)
-    if frame is None or not packets:
+    if frame is None or not found:
         raise VideoError(f"{_name(file)}: there is no frame that can be decoded")
-    first = next((i for i, packet in enumerate(packets) if packet[2]), 0)
-    times = [pts for pts, *_ in packets[first:]]
-    if None in times or len(set(times)) < len(times):
-        starts, count, seconds = (_Start(0, None, (), False),), len(packets), 0
-    else:
-        leading = first > 0 or min(times) < times[0]
-        order = sorted(pts for pts in times if pts >= times[0])
-        rank = {pts: i for i, pts in enumerate(order)}
-        keys = [_Start(rank[pts], dts, at, True) for pts, dts, key, at in packets[first + 1 :] if key and pts in rank]
-        starts = (_Start(0, None, (), leading), *sorted(key for key in keys if key.dts is not None and key.rank))
-        count, seconds = len(order), (order[-1] - order[0]) * base
-    fps = float((count - 1) / seconds if seconds else rate or 25)
-    turns = round(frame.rotation / 90) % 4
-    return _Index(count, frame.width, frame.height, turns, fps, count / fps, starts)
-
-
-def _shown(packets, codec):
-    """The packets that become a picture, in decoding order: [(pts, dts, keyframe, (position, size))]."""
-    shown, waiting = [], 0
-    for packet in packets:
-        if packet.size == 0 or packet.is_discard:
-            continue
-        if codec == "mpeg4":
-            pictures, waiting = _mpeg4_pictures(bytes(packet), packet.stream.codec_context, waiting)
-        else:
-            pictures = codec != "vp8" or bytes(packet)[0] & 0x10  # show_frame: alternate references are hidden
-        if pictures:
-            shown.append((packet.pts, packet.dts, packet.is_keyframe, (packet.pos, packet.size)))
-    return shown
-
-
-def _mpeg4_pictures(data, context, waiting):
-    """Whether an MPEG-4 part 2 packet is shown, and how many packed pictures wait for the placeholders that follow it.
-
-    AVI files hold one-byte packets and "not coded" P-pictures (fewer bits than macroblocks) where a frame was dropped.
-    """
-    marker = b"\0\0\1\xb6"
-    at = data.find(marker)
-    if at < 0 or len(data) < at + 5:
-        return False, waiting
-    packed = data.count(marker, at + 4)
-    if packed:
-        return True, packed
-    macroblocks = -(-context.width // 16) * -(-context.height // 16)
-    skipped = data[at + 4] >> 6 == 1 and 8 * (len(data) - at - 4) < macroblocks
-    return (waiting > 0, waiting - 1) if skipped and waiting else (not skipped, waiting)
+    count, ticks, starts = packets.order(found)
+    fps = float((count - 1) / (ticks * base) if ticks else rate or 25)
+    return _Index(count, frame.width, frame.height, round(frame.rotation / 90) % 4, fps, count / fps, starts)
 
 
 def _decode(file, index, wanted, height, width):
     """Decodes the ascending frame numbers `wanted`: -> uint8 (len(wanted), height, width, 3)."""
     out, reformatter, done = np.empty((len(wanted), height, width, 3), np.uint8), VideoReformatter(), 0
     size = (height, width) if index.turns % 2 else (width, height)
-    for starts in (index.starts, index.starts[:1]):
+    for starts in dict.fromkeys((index.starts, index.starts[:1])):  # exactly, then counting from the beginning
         with _open(file) as (container, stream):
             problem = "the file ends before it"
             try:
@@ -267,7 +235,7 @@ def _from(container, stream, start):
         container.seek(start.dts, stream=stream)
     found, key = start.dts is None, not start.drop
     for packet in container.demux(stream):
-        found = found or (packet.pos, packet.size) == start.packet
+        found = found or (packet.pos, packet.size) == start.place
         if found:
             for frame in packet.decode():
                 key = key or frame.key_frame

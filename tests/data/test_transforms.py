@@ -1,0 +1,213 @@
+import colorsys
+
+import numpy as np
+import pytest
+
+from vidjax.data import transforms
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def noise(t=4, h=40, w=60, c=3):
+    return rng(9).integers(0, 256, (t, h, w, c), np.uint8)
+
+
+def places(h=40, w=60, t=3):
+    """Pixels that hold their own (y, x, frame): crops tell where they come from."""
+    y, x = np.meshgrid(np.arange(h), np.arange(w), indexing="ij")
+    return np.stack([np.stack([y, x, np.full_like(y, i)], -1) for i in range(t)]).astype(np.uint8)
+
+
+def test_resize_short():
+    assert transforms.resize_short(noise(), 20).shape == (4, 20, 30, 3)
+    assert transforms.resize_short(noise(h=61, w=40), 20).shape == (4, 30, 20, 3)
+    assert transforms.resize_short(noise(c=1), 80).shape == (4, 80, 120, 1)
+    video = noise()
+    np.testing.assert_array_equal(transforms.resize_short(video, 40), video)
+
+
+@pytest.mark.parametrize(("size", "tolerance"), [((20, 30), 0.51), ((10, 15), 0.51), ((80, 120), 1.0)])
+def test_resize_keeps_a_slope(size, tolerance):
+    """A linear picture stays that line at pixel centres, whichever the method: no shift by half a pixel."""
+    h, w = size
+    video = (np.arange(60) * 4)[None, None, :, None] + np.zeros((2, 40, 1, 3))
+    resized = transforms.resize(video.astype(np.uint8), h, w)
+    expected = ((np.arange(w) + 0.5) * 60 / w - 0.5) * 4
+    inner = slice(2, -2)  # beyond the outermost centres there is nothing to interpolate
+    assert resized.shape == (2, h, w, 3)
+    assert np.abs(resized[:, :, inner] - expected[None, None, inner, None]).max() <= tolerance
+
+
+def test_shrinking_averages():
+    checks = np.indices((64, 64)).sum(0) % 2 * 255
+    video = np.repeat(checks[None, ..., None], 3, -1).astype(np.uint8)
+    assert np.abs(transforms.resize(video, 16, 16).astype(int) - 127.5).max() < 1
+
+
+def test_center_crop():
+    cropped = transforms.center_crop(places(), 20)
+    np.testing.assert_array_equal(cropped, places()[:, 10:30, 20:40])
+    np.testing.assert_array_equal(transforms.center_crop(places(41, 60), 40), places(41, 60)[:, 0:40, 10:50])
+
+
+def test_random_crop_is_one_for_all_frames_and_reaches_everywhere():
+    draw, corners = rng(), set()
+    for _ in range(300):
+        cropped = transforms.random_crop(places(22, 23), draw, 20)
+        y, x = (int(v) for v in cropped[0, 0, 0, :2])
+        corners.add((y, x))
+        np.testing.assert_array_equal(cropped, places(22, 23)[:, y : y + 20, x : x + 20])
+    assert corners == {(y, x) for y in range(3) for x in range(4)}
+
+
+@pytest.mark.parametrize("crop", [transforms.center_crop, transforms.three_crops])
+def test_crops_larger_than_the_video_are_refused(crop):
+    with pytest.raises(ValueError, match="a crop of 50 pixels needs a video at least as large, got 40x60"):
+        crop(noise(), 50)
+    with pytest.raises(ValueError, match="a crop of 50 pixels"):
+        transforms.random_crop(noise(), rng(), 50)
+
+
+def test_random_resized_crop_draws_scale_and_ratio():
+    draw, shares, ratios = rng(), [], []
+    for _ in range(200):
+        cropped = transforms.random_resized_crop(places(100, 200, 2), draw, 50, (0.25, 0.5), (0.5, 2.0))
+        assert cropped.shape == (2, 50, 50, 3)
+        np.testing.assert_array_equal(cropped[0, ..., :2], cropped[1, ..., :2])
+        height, width = ((np.ptp(cropped[0, ..., i].astype(float)) + 1) * 50 / 49 for i in (0, 1))
+        shares.append(height * width / (100 * 200))
+        ratios.append(width / height)
+    assert 0.22 < min(shares) < 0.3
+    assert 0.45 < max(shares) < 0.55
+    assert 0.45 < min(ratios) < 0.6
+    assert 1.6 < max(ratios) < 2.2
+
+
+def test_random_resized_crop_falls_back_to_the_centre():
+    """No rectangle of a tenth aspect and full area fits a square; the largest within the ratio does."""
+    cropped = transforms.random_resized_crop(places(100, 100, 1), rng(), 100, (1.0, 1.0), (0.1, 0.1))
+    assert (int(cropped[..., 0].min()), int(cropped[..., 0].max())) == (0, 99)
+    assert 44 <= cropped[..., 1].min() <= 45
+    assert 54 <= cropped[..., 1].max() <= 55
+
+
+def test_flip_mirrors_and_returns():
+    video = noise()
+    np.testing.assert_array_equal(transforms.flip(video), video[:, :, ::-1])
+    np.testing.assert_array_equal(transforms.flip(transforms.flip(video)), video)
+
+
+@pytest.mark.parametrize("channels", [2, 6])
+def test_flip_negates_the_x_of_flow(channels):
+    flow = rng().normal(size=(3, 4, 5, channels)).astype(np.float32)
+    flipped = transforms.flip(flow)
+    np.testing.assert_array_equal(flipped[..., ::2], -flow[:, :, ::-1, ::2])
+    np.testing.assert_array_equal(flipped[..., 1::2], flow[:, :, ::-1, 1::2])
+    stored = np.clip(127.5 + 40 * flow, 0, 255).astype(np.uint8)
+    np.testing.assert_array_equal(transforms.flip(stored)[..., ::2], 255 - stored[:, :, ::-1, ::2])
+
+
+def test_color_jitter_of_nothing_is_the_video():
+    np.testing.assert_array_equal(transforms.color_jitter(noise(), rng()), noise())
+
+
+def test_brightness_scales():
+    video = noise() // 2
+    factor = rng(3).uniform(0.5, 1.5)
+    jittered = transforms.color_jitter(video, rng(3), brightness=0.5)
+    assert np.abs(jittered - np.clip(video * factor, 0, 255)).max() <= 0.51
+
+
+def test_contrast_turns_about_the_mean_grey():
+    video = noise() // 2 + 64
+    draw = rng(3)
+    draw.random()
+    factor = draw.uniform(0.4, 1.6)
+    grey = (video @ transforms.LUMA).mean()
+    jittered = transforms.color_jitter(video, rng(3), contrast=0.6)
+    assert np.abs(jittered - np.clip(grey + factor * (video - grey), 0, 255)).max() <= 0.51
+
+
+def test_saturation_keeps_luma_and_hue():
+    video = (noise(1, 6, 6) // 4 + 90).astype(np.uint8)
+    for seed in range(6):
+        jittered = transforms.color_jitter(video, rng(seed), saturation=0.8)
+        assert np.abs((jittered.astype(float) - video) @ transforms.LUMA).max() < 0.6
+        for before, after in zip(video.reshape(-1, 3), jittered.reshape(-1, 3), strict=True):
+            if np.ptp(before) > 30 and np.ptp(after) > 30:
+                turn = abs(colorsys.rgb_to_hsv(*before / 255)[0] - colorsys.rgb_to_hsv(*after / 255)[0])
+                assert min(turn, 1 - turn) < 0.03
+
+
+def test_three_crops_lie_along_the_long_side():
+    wide, tall = places(40, 61), places(61, 40)
+    crops = transforms.three_crops(wide, 40)
+    for crop, x in zip(crops, (0, 10, 21), strict=True):
+        np.testing.assert_array_equal(crop, wide[:, :, x : x + 40])
+    crops = transforms.three_crops(tall, 30)
+    for crop, y in zip(crops, (0, 15, 31), strict=True):
+        np.testing.assert_array_equal(crop, tall[:, y : y + 30, 5:35])
+
+
+def test_views():
+    video = places()
+    np.testing.assert_array_equal(transforms.views(video, 32, 1)[0], transforms.center_crop(video, 32))
+    np.testing.assert_array_equal(transforms.views(video, 32, 3), transforms.three_crops(video, 32))
+    with pytest.raises(ValueError, match="crops must be 1 or 3, got 2"):
+        transforms.views(video, 32, 2)
+
+
+def test_augment_flips_labels_with_the_picture():
+    video = places(40, 40, 2)
+    for chance, label, x in ((0.0, 1, 0), (1.0, 2, 39)):
+        out, changed = transforms.augment(
+            video, 1, rng(), size=40, scale=(1, 1), ratio=(1, 1), flip=chance, flip_labels=(0, 2, 1)
+        )
+        assert changed == label
+        assert out[0, 0, 0, 1] == x
+    assert transforms.augment(video, 1, rng(), size=40, flip=1.0)[1] == 1
+
+
+def test_augment_is_a_function_of_the_generator():
+    video, options = noise(), {"size": 24, "color": 0.4}
+    first, _ = transforms.augment(video, 0, rng(1), **options)
+    again, _ = transforms.augment(video, 0, rng(1), **options)
+    other, _ = transforms.augment(video, 0, rng(2), **options)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert first.shape == (4, 24, 24, 3)
+    assert first.dtype == np.uint8
+    assert first.flags.c_contiguous
+
+
+def test_augment_flips_half_of_the_clips():
+    draw = rng()
+    labels = [transforms.augment(noise(1), 0, draw, size=8, flip_labels=(1,))[1] for _ in range(400)]
+    assert 160 < sum(labels) < 240
+
+
+def test_augment_leaves_its_input_alone():
+    video = noise()
+    transforms.augment(video, 0, rng(), size=40, scale=(1, 1), ratio=(1.5, 1.5), flip=1.0, color=0.5)
+    np.testing.assert_array_equal(video, noise())
+
+
+@pytest.mark.parametrize(
+    ("options", "scale"),
+    [
+        ({"size": 40}, 1),
+        ({"size": 40, "resize": 80}, 2),
+        ({"size": 40, "resize": 20}, 1),
+        ({"size": 80}, 2),
+        ({"size": 16, "resize": 20}, 0.5),
+    ],
+)
+def test_evaluate(options, scale):
+    video = noise()
+    resized = transforms.resize(video, int(40 * scale), int(60 * scale))
+    one = transforms.evaluate(video, **options)
+    three = transforms.evaluate(video, **options, crops=3)
+    np.testing.assert_array_equal(one, transforms.center_crop(resized, options["size"])[None])
+    np.testing.assert_array_equal(three, transforms.three_crops(resized, options["size"]))
