@@ -56,6 +56,7 @@ def _orbax():
             other(what)
 
     logging.getLogger("absl").addFilter(quiet)
+    logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
     sys.unraisablehook = ignore
     return ocp
 
@@ -83,7 +84,7 @@ class Checkpoints:
         for step in self.steps():
             try:
                 top1 = (_read_meta(self.folder, step)["metrics"] or {}).get("top1")
-            except Damaged:
+            except CheckpointError:
                 continue
             if top1 is not None and math.isfinite(top1):
                 scores.append((top1, step))
@@ -345,7 +346,12 @@ def _read(folder, step, wanted):
     except Exception as e:  # TensorStore and Orbax raise a dozen kinds for a damaged file
         if isinstance(e, MemoryError | PermissionError) or any(kind in str(_root(e)) for kind in NOT_DAMAGE):
             raise CheckpointError(f"cannot read checkpoint {step} in {folder}: {_reason(e)}") from None
-        raise Damaged(f"checkpoint {step} in {folder} is damaged: {_reason(e)}") from None
+        text = str(_root(e))
+        leaf = re.search(r'"([^"]+)/(?:\.zarray|[\d.]+)"', text)
+        what = f"{name}/{leaf[1].replace('.', '/')}" if leaf else f"an index file of {name}"
+        raise Damaged(
+            f"checkpoint {step} in {folder} is damaged: {what} cannot be read ({text.split(':')[0][:60]})"
+        ) from None
     return leaves
 
 
