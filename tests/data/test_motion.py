@@ -21,33 +21,33 @@ def suite(tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="module")
+def plans():
+    return [motion.scene(0, "train", n, (8, 8)) for n in range(1500)]
+
+
 @pytest.mark.parametrize("frame", [0, 3, 7])
-def test_one_frame_has_the_same_shape_statistics_in_every_class(frame):
-    """Centre, angle and size of the shape are uniform in each frame of each class (independent scenes per class)."""
-    count = 1500
+def test_one_frame_has_the_same_shape_statistics_in_every_class(plans, frame):
+    """Centre, angle and log-size of the shape are uniform on the same ranges in each frame of each class."""
     low, high = motion.RANGES.T
-    for number, label in enumerate(motion.CLASSES):
-        plans = (motion.scene(number, "train", n, (8, 8)) for n in range(count))
+    for label in motion.CLASSES:
         unit = (np.array([motion.states(plan, label)[frame] for plan in plans]) - low) / (high - low)
-        ranks = (np.arange(count) + 0.5)[:, None] / count
+        ranks = (np.arange(len(plans)) + 0.5)[:, None] / len(plans)
         distance = np.abs(np.sort(unit, axis=0) - ranks).max(axis=0)
-        assert distance.max() < 1.95 / count**0.5, (label, distance)  # Kolmogorov-Smirnov, p = 0.001
+        assert distance.max() < 1.95 / len(plans) ** 0.5, (label, distance)  # Kolmogorov-Smirnov, p = 0.001
 
 
-def test_nearest_neighbours_of_one_frame_are_at_chance():
-    """The class of the most similar frame of another scene, shape alone or pixels, is right one time in eight."""
-    picked = np.random.default_rng(0).integers(0, 8, 1600)
-    frames = [
-        motion.draw(motion.scene(0, "train", n, (8, 8)), motion.CLASSES[label], 24)[picked[-n]]
-        for n, label in enumerate(picked)
-    ]
-    pixels = np.stack(frames).reshape(len(picked), -1).astype(np.float32)
+@pytest.mark.parametrize("frame", [0, 4])
+def test_the_most_similar_frame_of_another_scene_is_right_by_chance(plans, frame):
+    picked = np.random.default_rng(0).integers(0, 8, 700)
+    drawn = [motion.draw(plan, motion.CLASSES[label], 24)[frame] for plan, label in zip(plans, picked, strict=False)]
+    pixels = np.stack(drawn).reshape(len(picked), -1).astype(np.float32)
     pixels = pixels - pixels.mean(axis=1, keepdims=True)
     pixels = pixels / np.linalg.norm(pixels, axis=1, keepdims=True)
     similarity = pixels @ pixels.T
     np.fill_diagonal(similarity, -1)
     right = (picked[similarity.argmax(axis=1)] == picked).mean()
-    assert abs(right - 1 / 8) < 4 * (1 / 8 * 7 / 8 / len(picked)) ** 0.5
+    assert abs(right - 1 / 8) < 3 * (1 / 8 * 7 / 8 / len(picked)) ** 0.5
 
 
 def seen(plan, label):
@@ -142,6 +142,25 @@ def test_files_hold_the_clips(suite):
     assert np.abs(np.subtract(*blurred)).mean() < 4
 
 
+def assert_same_video(one, other):
+    """The drawn pixels are equal; x264 is not always: 30 of 91,000 encodings of equal pixels differed under load."""
+    frames = [
+        video.read(str(path), np.arange(video.probe(str(path))["num_frames"])).astype(int) for path in (one, other)
+    ]
+    assert frames[0].shape == frames[1].shape
+    assert (
+        np.abs(np.subtract(*frames)).mean() < 3
+    )  # two choices of x264 at crf 18; another scene differs by 30 and more
+
+
+def test_drawing_is_deterministic():
+    for label in motion.CLASSES[::3]:
+        one, other = (motion.draw(motion.scene(3, "eval", 7, (5, 9)), label, 32) for _ in range(2))
+        assert (one == other).all()
+    other = motion.draw(motion.scene(4, "eval", 7, (5, 9)), label, 32)
+    assert one.shape != other.shape or (one != other).any()
+
+
 def test_render_is_deterministic_resumes_and_keeps_what_is_finished(suite, tmp_path):
     out = tmp_path / "mötion suite"
     stop = itertools.count(1)
@@ -157,8 +176,9 @@ def test_render_is_deterministic_resumes_and_keeps_what_is_finished(suite, tmp_p
     calls = []
     assert motion.render(out, **SMALL, progress=lambda *call: calls.append(call)) == 14
     assert calls == [(n, 19) for n in range(6, 20)]
-    for path in (*suite.rglob("*.mp4"), suite / "motion.json"):
-        assert path.read_bytes() == (out / path.relative_to(suite)).read_bytes()
+    assert (suite / "motion.json").read_text() == (out / "motion.json").read_text()
+    for path in suite.rglob("*.mp4"):
+        assert_same_video(path, out / path.relative_to(suite))
     assert motion.render(out, **SMALL) == 0
     os.remove(out / "train/up/00000.mp4")
     assert motion.render(out, **SMALL) == 1
@@ -170,7 +190,7 @@ def test_worker_processes_write_the_same_files(suite, tmp_path):
     many = SMALL | {"train": 70}
     assert motion.render(tmp_path / "out", **many, workers=2) == 79
     for path in suite.rglob("*.mp4"):
-        assert path.read_bytes() == (tmp_path / "out" / path.relative_to(suite)).read_bytes()
+        assert_same_video(path, tmp_path / "out" / path.relative_to(suite))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ read-only. An entry counts as long as the file's size and modification time do.
 
 import collections
 import concurrent.futures
+import contextlib
 import csv
 import hashlib
 import io
@@ -58,7 +59,7 @@ def file_id(path, root):
 def cache_path(root):
     """Where the index of the data set at folder `root` is kept."""
     root = pathlib.Path(os.path.abspath(root))
-    if os.access(root, os.W_OK):
+    if os.access(root, os.W_OK) and root.stat().st_mode & 0o222:  # root may write anywhere, yet respects the mode
         return root / FILE
     home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
     return home / "vidjax" / "index" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:24]}.csv"
@@ -107,16 +108,16 @@ def load(cache):
     """The entries of a cache file by id; none, with a warning, if it is damaged."""
     try:
         text = cache.read_text(encoding="utf-8", errors="surrogateescape")
-        lines = csv.DictReader(io.StringIO(text), strict=True)
-        entries = {row["id"]: {key: NUMBERS.get(key, str)(row[key]) for key in COLUMNS} for row in lines}
-        if tuple(lines.fieldnames or ()) != COLUMNS or not text.endswith("\n") or any(None in row for row in entries):
+        lines = csv.reader(io.StringIO(text), strict=True)
+        if tuple(next(lines, ())) != COLUMNS or not text.endswith("\n"):
             raise ValueError("its columns are not the expected ones, or its last line is cut")
-    except FileNotFoundError:
+        rows = [dict(zip(COLUMNS, line, strict=True)) for line in lines]
+        return {row["id"]: {key: NUMBERS.get(key, str)(value) for key, value in row.items()} for row in rows}
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         LOG.warning("The index %s is damaged (%s): ignored and built anew.", cache, error)
         return {}
-    return entries
 
 
 def save(cache, rows):
@@ -125,13 +126,14 @@ def save(cache, rows):
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(row for row in rows if row["size"] >= 0)
         os.replace(part, cache)
     except OSError as error:
-        part.unlink(missing_ok=True)
         LOG.warning("The index %s cannot be written (%s): the files are probed again next time.", cache, error.strerror)
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def summary(rows):

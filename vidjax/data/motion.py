@@ -156,7 +156,7 @@ def paint(name, pair, x, y):
     """A texture in two colours at tile coordinates x, y (T, H, W): float32 (T, H, W, 3)."""
     t, h, w = x.shape
     tile = np.pad(texture(name), ((0, 1), (0, 1)), mode="wrap")
-    at = [((a % 1) * TILE).reshape(t * h, w) for a in (x, y)]
+    at = [((a - np.floor(a)) * TILE).reshape(t * h, w) for a in (x, y)]
     mix = cv2.remap(tile, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(t, h, w, 1)
     low, high = pair.astype(np.float32)
     return low + mix * (high - low)

@@ -231,7 +231,9 @@ def csv_list(
             sides[side].append(row)
     if group_column and not sides["eval"]:
         there = sorted({entry[group_column].strip() for _, entry in entries})
-        raise ValueError(f"{path}: column {group_column!r} has none of {eval_groups}, only {', '.join(there)}")
+        raise ValueError(
+            f"{path}: column {group_column!r} has none of {', '.join(map(str, eval_groups))}, only {', '.join(there)}"
+        )
     return sides if any(sides.values()) else held_out(rows, eval_fraction)
 
 
@@ -240,17 +242,20 @@ def read_csv(path, needed):
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, restval="", strict=True)
+            columns = reader.fieldnames or ()
             entries = [(reader.line_num, entry) for entry in reader]
     except OSError as error:
         raise ValueError(f"{path} cannot be opened: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
-    columns = reader.fieldnames or ()
     for name in filter(None, needed):
         if name not in columns:
             raise ValueError(f"{path} has no column {name!r}, only {', '.join(map(repr, columns))}")
     if not entries:
         raise ValueError(f"{path} lists no videos")
+    for line, entry in entries:
+        if None in entry:
+            raise ValueError(f"{path}, line {line}: more fields than columns; put names that hold a comma in quotes")
     return entries
 
 
@@ -263,10 +268,10 @@ def number(row, classes, where):
 
 def flip_labels(classes, pairs):
     """The label of each class's mirror image, as a tuple of ints: `pairs` of names change places, others stay."""
-    flipped = list(range(len(classes)))
-    for pair in pairs:
-        for name, mirror in (pair, pair[::-1]):
-            if name not in classes:
+    flipped, numbers = list(range(len(classes))), {name: number for number, name in enumerate(classes)}
+    for one, other in pairs:
+        for name in (one, other):
+            if name not in numbers:
                 raise ValueError(f"flip_pairs: no class {name!r}; classes are {', '.join(classes)}")
-            flipped[classes.index(name)] = classes.index(mirror)
+        flipped[numbers[one]], flipped[numbers[other]] = numbers[other], numbers[one]
     return tuple(flipped)
