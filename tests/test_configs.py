@@ -1,0 +1,59 @@
+"""Every config builds, names its command, and its smoke form trains one step."""
+
+import ast
+import pathlib
+
+import pytest
+import tiny
+
+from vidjax import config, train
+
+CONFIGS = sorted(pathlib.Path(tiny.ROOT, "configs").glob("*.py"))
+KEYS = {
+    "seed",
+    "steps",
+    "model",
+    "data",
+    "eval",
+    "optim",
+    "loss",
+    "mesh",
+    "sharding",
+    "checkpoint_every",
+    "keep",
+    "log_every",
+}
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    return tiny.render(tmp_path_factory.mktemp("videos"))
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_config_builds_and_says_how_to_run_it(file):
+    assert set(config.from_file(str(file))) == KEYS
+    text = ast.get_docstring(ast.parse(file.read_text()))
+    assert f"vidjax train --config=configs/{file.name}" in text
+    assert "Hardware and cost:" in text
+    assert "Expected:" in text
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_smoke_form_trains(file, videos, tmp_path):
+    cfg = config.from_file(f"{file}:smoke")
+    for key in ("label_column", "group_column", "eval_groups"):
+        cfg.data.pop(key, None)
+    cfg.data.update({"source": "folder", "path": str(videos)})
+    cfg.steps, cfg.optim.warmup = 1, 0
+    report = train.train(cfg, str(tmp_path))
+    assert report["data"]["videos"] == 13
+
+
+def test_a_config_survives_its_file(tmp_path):
+    cfg = config.from_file(str(CONFIGS[0]))
+    config.save(cfg, str(tmp_path))
+    assert config.load(str(tmp_path)) == cfg
+    assert config.digest(config.load(str(tmp_path))) == config.digest(cfg)
+    cfg.optim.lr *= 2
+    assert config.digest(config.load(str(tmp_path))) != config.digest(cfg)

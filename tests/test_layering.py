@@ -1,0 +1,77 @@
+"""Who may import whom; see the house's rooms."""
+
+import ast
+import pathlib
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "vidjax"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(file):
+    """Every module that a file imports anywhere, with `from a import b` as a and a.b."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def room(file):
+    """The room of a file: data, models, or its own name."""
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+ALLOWED = {
+    "__init__": set(),
+    "conv": set(),
+    "nn": {"conv"},
+    "models": {"nn", "models"},
+    "convert": {"models"},
+    "data": {"data"},
+    "progress": set(),
+    "logs": {"progress"},
+    "config": set(),
+    "sharding": set(),
+    "optim": {"sharding"},
+    "losses": set(),
+    "checkpoint": set(),
+    "report": {"progress"},
+    "commandline": {"config"},
+    "evaluate": {"checkpoint", "config", "data", "logs", "models", "report", "sharding"},
+    "predict": {"checkpoint", "config", "data", "evaluate", "models"},
+    "train": {"checkpoint", "config", "data", "evaluate", "logs", "losses", "models", "optim", "sharding"},
+}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_rooms_import_only_what_lies_below(file):
+    if room(file) == "main":
+        return  # every command calls the room that owns it
+    used = {name.split(".")[1] for name in imports(file) if name.startswith("vidjax.")} - {"__version__"}
+    assert used <= ALLOWED[room(file)]
+
+
+@pytest.mark.parametrize(
+    ("package", "rooms"),
+    [
+        ("flax.linen", {"nn", "models"}),
+        ("orbax", {"checkpoint"}),
+        ("clu", {"logs"}),
+        ("grain", {"data"}),
+        ("av", {"data"}),
+        ("pickle", set()),
+        ("tensorflow", set()),
+    ],
+)
+def test_a_package_has_one_importer(package, rooms):
+    users = {room(f) for f in FILES if any(n == package or n.startswith(package + ".") for n in imports(f))}
+    assert users <= rooms
+
+
+def test_data_knows_no_jax():
+    users = [file for file in PACKAGE.joinpath("data").rglob("*.py") if any(n.startswith("jax") for n in imports(file))]
+    assert users == []
