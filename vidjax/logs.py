@@ -16,9 +16,9 @@ import types
 import cv2
 import numpy as np
 
-from vidjax.progress import Progress, track
+from vidjax.progress import Progress, counter, track
 
-__all__ = ["EventWriter", "LineWriter", "Progress", "overview", "setup", "track", "writer"]
+__all__ = ["EventWriter", "LineWriter", "Progress", "counter", "overview", "setup", "track", "writer"]
 
 
 def setup():

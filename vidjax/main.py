@@ -11,7 +11,7 @@ from absl import flags
 
 import vidjax
 from vidjax import config
-from vidjax.commandline import UsageError, parse
+from vidjax.commandline import UsageError, parse, take
 
 BUGS = (AttributeError, LookupError, NameError, TypeError, ArithmeticError, AssertionError)  # never a user's doing
 EXIT_STOPPED = 75  # a signal stopped training after its state was saved: start the same command again
@@ -27,8 +27,8 @@ def train(argv):
     The second form continues the first. MY_FOLDER holds a folder of videos per class, or is a CSV file with the
     columns path,label. SIGTERM or Ctrl-C saves, then exits with code 75; the same command continues.
     """
+    join(argv)
     values, _ = parse(train, argv, [process_flags], from_run)
-    join(values)
     from vidjax import data
     from vidjax import train as owner
 
@@ -48,8 +48,8 @@ def evaluate(argv):
     vidjax eval --workdir=runs/quickstart
     vidjax eval --workdir=runs/quickstart --step=250
     """
+    join(argv)
     values, _ = parse(evaluate, argv, [process_flags, step_flag], from_checkpoint)
-    join(values)
     from vidjax import evaluate as owner
 
     report = owner.run(values.config, values.workdir, values.step)
@@ -165,17 +165,20 @@ def from_checkpoint(file, workdir):
     return config.loads(config.dumps(checkpoint.read_meta(workdir)["config"]))
 
 
-def join(values):
-    """Joins the processes of a multi-process run, before anything else touches a device."""
-    if not values.coordinator:
+def join(argv):
+    """Joins the processes of a multi-process run, before anything touches a device."""
+    coordinator, processes, process = (take(argv, name)[0] for name in ("coordinator", "processes", "process"))
+    if not coordinator:
         return
     import jax
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    if values.coordinator == "auto":
+    if coordinator == "auto":
         jax.distributed.initialize()
+    elif processes and process:
+        jax.distributed.initialize(coordinator, int(processes), int(process))
     else:
-        jax.distributed.initialize(values.coordinator, values.processes, values.process)
+        raise UsageError("--coordinator=host:port needs --processes=N and --process=I, this one's number from 0.")
 
 
 def tell(report):
@@ -211,7 +214,6 @@ def main(argv):
 
 def run():
     """The console script."""
-    flags.FLAGS.mark_as_parsed()  # grain's worker processes read absl's flags
     cache = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "vidjax", "xla")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
     from vidjax import logs

@@ -96,31 +96,45 @@ class Progress:
 
 
 def track(items, description, total=None, unit="videos", console=None, main=True, every=10.0):
-    """Yields `items` (a number n stands for range(n)) and shows how many are done; ends with one line of their rate.
+    """Yields `items` (a number n stands for range(n)) while a `counter` shows how far they are."""
+    items = range(items) if isinstance(items, int) else items
+    total = len(items) if total is None and hasattr(items, "__len__") else total
+    with counter(description, unit, console, main, every) as advance:
+        for done, item in enumerate(items, 1):
+            yield item
+            advance(done, total)
+
+
+@contextlib.contextmanager
+def counter(description, unit="videos", console=None, main=True, every=10.0):
+    """A function (done, total) that shows how far a job is; ends with one line of its rate, if it did anything.
 
     Inside a `Progress` the bar joins its display. Elsewhere than on a terminal: a plain line every `every` seconds.
-    `console` is standard error by default, so that a command's results can be piped.
+    `console` is standard error by default, so that a command's results can be piped. Silent unless `main`.
     """
-    items = range(items) if isinstance(items, int) else items
     if not main:
-        yield from items
+        yield lambda done, total=None: None
         return
-    total = len(items) if total is None and hasattr(items, "__len__") else total
     console = console or (_shown[-1].console if _shown else _console(sys.stderr))
     since = said = time.monotonic()
-    done = 0
-    with _bar(console, description, total) as advance:
-        for done, item in enumerate(items, 1):  # noqa: B007 - the count outlives the loop
-            yield item
-            now = time.monotonic()
-            if advance:
-                advance(done, _pace(done, total, now - since, unit))
-            elif now - said >= every:
-                said = now
-                _say(console, f"{description}: {_pace(done, total, now - since, unit)}")
-    took = time.monotonic() - since
-    rate = f" ({amount(done / took)} {unit}/s)" if done and took > 0 else ""
-    _say(console, f"{description}: {done} {unit} in {duration(took)}{rate}")
+    counted = first = None
+
+    def advance(done, total=None):
+        nonlocal said, counted, first
+        first, counted, now = done - 1 if first is None else first, done, time.monotonic()
+        text = _pace(done, total, (now - since) * done / (done - first), unit)
+        if move:
+            move(done, total, text)
+        elif now - said >= every:
+            said = now
+            _say(console, f"{description}: {text}")
+
+    with _bar(console, description) as move:
+        yield advance
+    if counted is not None:
+        took, made = time.monotonic() - since, counted - first
+        rate = f" ({amount(made / took)} {unit}/s)" if took > 0 else ""
+        _say(console, f"{description}: {made} {unit} in {duration(took)}{rate}")
 
 
 def _pace(done, total, seconds, unit):
@@ -131,8 +145,8 @@ def _pace(done, total, seconds, unit):
 
 
 @contextlib.contextmanager
-def _bar(console, description, total):
-    """A function of (done, text) that moves a bar, or None where the console is no terminal."""
+def _bar(console, description):
+    """A function of (done, total, text) that moves a bar, or None where the console is no terminal."""
     if not _live(console):
         yield None
         return
@@ -141,9 +155,9 @@ def _bar(console, description, total):
     with contextlib.nullcontext() if outer else display:
         if not outer:
             _shown.append(display)
-        task = display.add_task(description, total=total, text="")
+        task = display.add_task(description, total=None, text="")
         try:
-            yield lambda done, text: display.update(task, completed=done, text=text)
+            yield lambda done, total, text: display.update(task, completed=done, total=total, text=text)
         finally:
             display.remove_task(task)
             if not outer:

@@ -85,7 +85,9 @@ def make_step(cfg, model, tx, mesh):
         donate_argnums=0,
     )
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, places)
-    return step, abstract, jax.jit(init, out_shardings=places)
+    # it runs once: optimising it would take longer than running it, seconds for every random kernel
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return step, abstract, jax.jit(init, out_shardings=places, compiler_options=quick)
 
 
 @dataclasses.dataclass

@@ -9,6 +9,7 @@ import dataclasses
 
 import grain
 import numpy as np
+from absl import flags
 
 from vidjax.data import clips, sources, transforms, video
 
@@ -137,6 +138,8 @@ def iterate(ds, cfg):
     options = grain.ReadOptions(num_threads=cfg["threads"], prefetch_buffer_size=2 * cfg["threads"])
     batches = ds.to_iter_dataset(options)
     if cfg["workers"]:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # grain hands absl's flags to its worker processes
         batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=cfg["workers"]))
     return iter(batches)
 
