@@ -3,6 +3,7 @@
 import pathlib
 import re
 
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -86,7 +87,7 @@ def _load_npz(path):
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
     except (ValueError, OSError, EOFError) as error:
-        raise ConvertError(f"{path} cannot be read as plain arrays: {error}") from error
+        raise ConvertError(f"{path} is not an .npz of plain arrays or is damaged; pickled ones are refused.") from error
 
 
 def _load_safetensors(path):
@@ -111,14 +112,16 @@ def _load_torch(path):
     except Exception as error:
         raise ConvertError(f"{path} holds more than tensors or is damaged; vidjax runs no code from a file.") from error
     for key in ("state_dict", "model_state", "model"):
-        tensors = tensors[key] if isinstance(tensors.get(key), dict) else tensors
-    floats = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
-    return {n.removeprefix("module."): t.numpy() for n, t in floats.items()}
+        tensors = tensors[key] if isinstance(tensors, dict) and isinstance(tensors.get(key), dict) else tensors
+    if not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):
+        raise ConvertError(f"{path} is not a state dict (names to tensors); save model.state_dict() alone.")
+    floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    return {name.removeprefix("module."): t.numpy() for name, t in floats.items()}
 
 
 def _fit(tensor, transform, leaf):
-    """(array like `leaf`, '') or (None, what is wrong)."""
-    if not np.issubdtype(tensor.dtype, np.floating):
+    """(a copy like `leaf`, '') or (None, what is wrong)."""
+    if not jnp.issubdtype(tensor.dtype, jnp.floating):
         return None, f"is {tensor.dtype}, not floating point"
     if transform is not None:
         rank, forward, _ = TRANSFORMS[transform]
@@ -127,7 +130,7 @@ def _fit(tensor, transform, leaf):
         tensor = forward(tensor)
     if tensor.shape != leaf.shape:
         return None, f"is {tensor.shape}, needs {leaf.shape}"
-    return np.ascontiguousarray(tensor, leaf.dtype), ""
+    return np.array(tensor, leaf.dtype, order="C"), ""
 
 
 def _listed(names, most=12):

@@ -1,0 +1,211 @@
+"""Every model file: variants against published and hand-computed sizes, the contract of Model, errors that help."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidjax import models
+from vidjax.models import r3d
+from vidjax.nn import Conv3D
+
+ROWS = [(name, variant) for name in models.names() for variant in models.family(name).VARIANTS]
+
+
+def build(name, variant, **fields):
+    return models.build({"name": name, "variant": variant}, **fields)
+
+
+@pytest.fixture(scope="module")
+def table():
+    return {(row["name"], row["variant"]): row for row in models.table()}
+
+
+@pytest.mark.parametrize(("name", "variant"), ROWS)
+def test_sizes(table, name, variant):
+    expected, row = models.family(name).SIZES[variant], table[name, variant]
+    assert row["params"] == expected["params"]
+    assert abs(row["gmac"] - expected["gmac"]) <= 5e-4 + 1e-9  # printed to three decimals
+    assert (row["frames"], row["size"]) == expected["input"][:2]
+
+
+@pytest.mark.parametrize(("name", "variant"), ROWS)
+def test_full_size_shapes(name, variant):
+    row = models.family(name).SIZES[variant]
+    model = build(name, variant, num_classes=row["classes"])
+    video = jax.ShapeDtypeStruct((2, *row["input"]), jnp.float32)
+    (logits, out), _ = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=False), video)
+    assert (logits.shape, logits.dtype) == ((2, row["classes"]), jnp.float32)
+    assert {"stem", "layer1", "pre_logits"} <= out.keys()
+
+
+def formula(row, frames, size, classes):
+    """(parameters, multiply-adds) of an r3d variant from the paper's definition alone."""
+    totals = np.zeros(2, np.int64)
+
+    def middle(c, n):
+        return int(27 * c * n / (9 * c + 3 * n))
+
+    def unit(shape, c, n, kernel, strides, kind, mid):
+        (t, k, _), (st, s, _), (frames, rows) = kernel, strides, shape
+        to, ho = -(-frames // st), -(-rows // s)
+        if kind == "2plus1d":
+            first, second = k * k * c * mid, t * mid * n
+            totals[:] += [first + second + 2 * mid + 2 * n, frames * ho * ho * first + to * ho * ho * second]
+        else:
+            weights = t * k * k * c * n
+            totals[:] += [weights + 2 * n, to * ho * ho * weights]
+        return to, ho
+
+    widths, strides = row.get("widths", (64, 128, 256, 512)), row.get("strides", (1, 2, 2, 2))
+    c, shape = widths[0], (frames, size)
+    shape = unit(shape, 3, c, row.get("stem_kernel", (3, 7, 7)), (1, 2, 2), row["stem"], 45)
+    for depth, n, kind, stride in zip(row["depths"], widths, row["convs"], strides, strict=True):
+        for j in range(depth):
+            s = 1 if j else stride
+            st, t = (1, 1) if kind == "2d" else (s, 3)
+            mid = middle(c, n)
+            after = unit(shape, c, n, (t, 3, 3), (st, s, s), kind, mid)
+            unit(after, n, n, (t, 3, 3), (1, 1, 1), kind, mid if row.get("mid") == "block" else middle(n, n))
+            if s > 1:
+                unit(shape, c, n, (1, 1, 1), (st, s, s), "3d", 0)
+            c, shape = n, after
+    return totals + [(c + 1) * classes, c * classes]
+
+
+@pytest.mark.parametrize("variant", r3d.VARIANTS)
+def test_r3d_sizes_by_formula(variant):
+    row = r3d.SIZES[variant]
+    params, macs = formula(r3d.VARIANTS[variant], *row["input"][:2], row["classes"])
+    assert params == row["params"]
+    assert abs(macs / 1e9 - row["gmac"]) <= 5e-4 + 1e-9  # printed to three decimals
+
+
+def test_middle_widths():
+    pairs = [(64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512), (512, 512)]
+    assert [r3d.mid_features(*pair) for pair in pairs] == [144, 230, 288, 460, 576, 921, 1152]  # [P]
+    for c, n in pairs:
+        factorised, full = r3d.mid_features(c, n) * (9 * c + 3 * n), 27 * c * n
+        assert 0.998 * full <= factorised <= full
+    assert r3d.mid_features(64, 64) * (9 * 64 + 3 * 64) == 110_592
+
+
+class Counted(nn.Module):
+    """A net whose multiply-adds are counted by hand in `test_macs`."""
+
+    @nn.compact
+    def __call__(self, video, *, train):
+        x = Conv3D(6, (3, 1, 3), (2, 1, 1), "VALID", groups=3, name="conv")(video)
+        x = nn.remat(nn.Dense)(5, name="dense")(x.mean((1, 2, 3)))
+        x, _ = jax.lax.scan(lambda c, _: (jax.jit(jnp.matmul)(c, jnp.ones((5, 5))), None), x, length=7)
+        return jax.lax.cond(x.sum() > 0, lambda y: y @ jnp.ones((5, 2)), lambda y: y[:, :2], x), {}
+
+
+def test_macs():
+    conv = 2 * (2 * 5 * 4) * 6 * (3 * 1 * 3) * (3 // 3)  # batch 2, outputs 2x5x4x6, three groups of one channel
+    assert models.macs(Counted(), (2, 5, 5, 6, 3)) == conv + 2 * 6 * 5 + 7 * 2 * 5 * 5 + 2 * 5 * 2
+
+
+class Looping(nn.Module):
+    @nn.compact
+    def __call__(self, video, *, train):
+        x = video.mean((1, 2, 3))
+        return jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ jnp.ones((3, 3)), x), {}
+
+
+def test_macs_refuses_while():
+    with pytest.raises(ValueError, match="while loop cannot be counted"):
+        models.macs(Looping(), (1, 1, 2, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("cfg", "sentence"),
+    [
+        ({"name": "r3", "variant": "r3d_18"}, "There is no model 'r3' in vidjax/models; the nearest is 'r3d'."),
+        ({"name": "os", "variant": "path"}, "There is no model 'os' in vidjax/models; there are frame_pool, r3d."),
+        ({"name": "r3d", "variant": "r3d_81"}, "Model 'r3d' has no variant 'r3d_81'; the nearest is 'r3d_18'."),
+        (
+            {"name": "r3d", "variant": "small", "witdhs": 3},
+            "Model 'r3d' has no field 'witdhs'; the nearest is 'widths'.",
+        ),
+        ({"variant": "small"}, "The model section needs the key 'name': one of frame_pool, r3d."),
+    ],
+)
+def test_build_errors(cfg, sentence):
+    with pytest.raises(ValueError) as error:
+        models.build(cfg)
+    assert str(error.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "sentence"),
+    [
+        ("r3d", {"widths": (4, 8)}, "stages"),
+        ("r3d", {"stem": "4d"}, "not '4d'"),
+        ("r3d", {"mid": "unit"}, "not 'unit'"),
+        ("frame_pool", {"widths": (4, 8)}, "stages"),
+        ("frame_pool", {"pool": "sum"}, "not 'sum'"),
+        ("frame_pool", {"block": "plain"}, "not 'plain'"),
+    ],
+)
+def test_field_errors(name, fields, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        models.shapes(build(name, "small", **fields), (1, 2, 8, 8, 3))
+
+
+def test_reference_errors():
+    with pytest.raises(ValueError, match="the nearest is 'torchvision r3d_18'"):
+        models.for_reference("torchvison", "r3d_18", 10)
+
+
+def test_build_overrides_and_hashes():
+    cfg = {"name": "r3d", "variant": "small", "widths": [4, 8, 8], "num_classes": 3}
+    model = models.build(cfg, num_classes=7)
+    assert (model.widths, model.num_classes) == ((4, 8, 8), 7)
+    assert hash(model) == hash(models.build(cfg, num_classes=7))
+
+
+def tiny(name, **fields):
+    widths = {"r3d": (4, 8, 8), "frame_pool": (4, 4, 8, 8)}[name]
+    return build(name, "small", **{"widths": widths, "num_classes": 3} | fields)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_contract(name):
+    video = np.random.RandomState(0).rand(2, 4, 16, 16, 3).astype(np.float32)
+    model = tiny(name)
+    variables = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(video)
+    apply = jax.jit(lambda m, v, x: m.apply(v, x, train=False), static_argnums=0)
+    logits, out = apply(model, variables, video)
+    assert logits.shape == (2, 3)
+
+    bare = {"params": {k: v for k, v in variables["params"].items() if k != "head"}}
+    features, _ = apply(tiny(name, num_classes=0), variables | bare, video)
+    np.testing.assert_array_equal(features, out["pre_logits"])
+
+    half, _ = apply(tiny(name, dtype="bfloat16"), variables, video)
+    assert half.dtype == jnp.float32
+    assert 0 < np.abs(half - logits).max() < 0.1 * np.abs(logits).max()  # bfloat16 keeps eight bits
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(models.shapes(tiny(name, dtype="bfloat16"), video.shape))}
+    assert dtypes == {jnp.dtype("float32")}
+
+    shuffled, _ = apply(model, variables, video[:, [2, 0, 3, 1]])
+    sees_motion = np.abs(shuffled - logits).max() > 1e-3 * np.abs(logits).max()
+    assert sees_motion == (name == "r3d")
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_dropout(name):
+    video = np.random.RandomState(0).rand(2, 2, 8, 8, 3).astype(np.float32)
+    model = tiny(name, dropout=0.5)
+
+    @jax.jit
+    def share_alive(video):
+        keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+        (_, kept), variables = model.init_with_output(keys, video, train=False)
+        (_, dropped), _ = model.apply(variables, video, train=True, rngs=keys, mutable=["batch_stats"])
+        return [(out["pre_logits"] > 0).mean() for out in (kept, dropped)]
+
+    kept, dropped = share_alive(video)
+    assert kept > dropped > 0
