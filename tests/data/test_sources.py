@@ -374,6 +374,20 @@ def test_summary(put):
     assert index.summary([]) == "0 videos, 0 readable, 0 not"
 
 
+def test_probe_lists_any_folder_or_csv(put, probed):
+    root = put("deep/er/1.mp4", "2.mp4")
+    listed = write_csv(root / "l.csv", "path,label", "2.mp4,a", "gone.mp4,a")
+    assert [row["id"] for row in sources.probe(str(root))] == ["2.mp4", "deep/er/1.mp4"]
+    assert [row["error"] for row in sources.probe(listed)] == ["", "no such file"]
+    assert sorted(probed) == ["1.mp4", "2.mp4"]
+    for path, message in ((root / "2.mp4", "neither a folder nor a CSV"), (root / ".none", "neither")):
+        with pytest.raises(ValueError, match=message):
+            sources.probe(path)
+    (root / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty has no videos"):
+        sources.probe(root / "empty")
+
+
 def test_real_footage_by_sequence(golden, monkeypatch, tmp_path):
     """UT-Interaction: 120 clips, every one readable; a held-out sequence is in no training row."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

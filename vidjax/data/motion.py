@@ -207,19 +207,30 @@ def check(given):
 
 def claim(out, given):
     """Marks `out` as being rendered with parameters `given`, or raises ValueError if it holds something else."""
-    for name in ("motion.json", "motion.part.json"):
-        if not (out / name).exists():
+    there = known(out)
+    if there is None and out.exists() and any(not entry.name.startswith(".") for entry in out.iterdir()):
+        there = known(out)  # another process may have begun between the two looks
+        if there is None:
+            raise ValueError(f"{out} is not empty and has no motion.json: name another folder for the motion suite")
+    for key, value in given.items() if there is not None else ():
+        if there.get(key) != value:
+            other = f"{key} {there.get(key)}, not {value}"
+            raise ValueError(f"{out} holds a motion suite with {other}: name another folder, or delete it")
+    if there is None:
+        out.mkdir(parents=True, exist_ok=True)
+        save(out / "motion.part.json", given)
+
+
+def known(out):
+    """The parameters of the suite in `out`, begun or finished, or None."""
+    for path in (out / "motion.part.json", out / "motion.json"):
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError:
             continue
-        there = json.loads((out / name).read_text())
-        for key, value in given.items():
-            if there.get(key) != value:
-                other = f"{key} {there.get(key)}, not {value}"
-                raise ValueError(f"{out} holds a motion suite with {other}: name another folder, or delete it")
-        return
-    if out.exists() and any(not entry.name.startswith(".") for entry in out.iterdir()):
-        raise ValueError(f"{out} is not empty and has no motion.json: name another folder for the motion suite")
-    out.mkdir(parents=True, exist_ok=True)
-    save(out / "motion.part.json", given)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: delete the folder {out} and render it anew") from error
+    return None
 
 
 def save(path, value):

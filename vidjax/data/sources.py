@@ -93,6 +93,20 @@ def build(cfg, split, progress=None):
     return Videos(tuple(rows), classes, f"{path.stem}-{split}")
 
 
+def probe(path, progress=None):
+    """The index rows of every video below a folder, whatever its layout, or in the column `path` of a CSV file."""
+    path = pathlib.Path(path).expanduser()
+    if path.is_dir():
+        root, files = path, sorted(walk(path))
+    elif path.suffix.lower() == ".csv":
+        root, files = path.parent, [path.parent / entry["path"].strip() for _, entry in read_csv(path, ("path",))]
+    else:
+        raise ValueError(f"{path} is neither a folder nor a CSV file")
+    if not files:
+        raise ValueError(f"{path} has no videos ({', '.join(EXTENSIONS)})")
+    return index.build(files, root, progress=progress)
+
+
 def options(cfg):
     """A section with the defaults filled in; ValueError for an unknown key or a value that cannot be meant."""
     cfg = dict(cfg)
