@@ -1,7 +1,8 @@
-"""Command lines: a command's flags, a config whose every value is a flag, help that reads well, errors of one sentence."""
+"""Command lines: a command's flags, a config whose every value is a flag, help and errors that read well."""
 
 import difflib
 import sys
+import textwrap
 
 from absl import flags
 from ml_collections import config_flags
@@ -17,10 +18,10 @@ class UsageError(ValueError):
 
 
 def parse(command, argv, define=(), load=None):
-    """Parses a command's words: (flag values, other words). `--help` prints the command's docstring and flags, and exits.
+    """Parses a command's words: (flag values, other words). `--help` prints its docstring and flags, and exits.
 
     `define` are functions of a FlagValues that add flags. With `load`, a function of (--config's value or None,
-    --workdir) -> ConfigDict, the values have `workdir` and `config`, and `--config.KEY=VALUE` changes one of its values.
+    --workdir) -> ConfigDict, the values have `workdir` and `config`, and `--config.KEY=VALUE` changes the config.
     """
     values = flags.FlagValues()
     for add in define:
@@ -39,7 +40,7 @@ def parse(command, argv, define=(), load=None):
 
 
 def add_config(values, argv, load):
-    """Defines the config's flags on `values`; returns the words without --config=FILE. Raises UsageError, ConfigError."""
+    """Defines the config's flags; returns the words without --config=FILE. Raises UsageError, ConfigError."""
     file, argv = take(argv, "config")
     workdir, _ = take(argv, "workdir")
     if not workdir:
@@ -66,10 +67,13 @@ def take(argv, name):
 
 
 def help_text(command, values, load):
-    """A command's docstring, its last word the sentence, then its flags."""
+    """A command's docstring, then its flags."""
     rows = {f"--{name}": values[name].help for name in values}
     if load:
         rows |= {"--config": OWN_CONFIG, "--config.KEY": OVERRIDE}
     width = max(map(len, rows), default=0)
-    lines = [line.removeprefix("    ") for line in command.__doc__.strip().splitlines()]
-    return "\n".join([*lines, "", *(f"  {name:<{width}}  {text}" for name, text in sorted(rows.items()))]).rstrip()
+    lines = [*(line.removeprefix("    ") for line in command.__doc__.strip().splitlines()), ""]
+    for name, text in sorted(rows.items()):
+        first, *rest = textwrap.wrap(text, 100 - width)
+        lines += [f"  {name:<{width}}  {first}"] + [" " * (width + 4) + line for line in rest]
+    return "\n".join(lines)

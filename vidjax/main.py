@@ -92,11 +92,11 @@ def models(argv):
     parse(models, argv)
     from vidjax import models as owner
 
-    form = "{name:<11} {variant:<18} {frames:>6} {size:>5} {params:>12} {gmac:>9}  {paper}"
-    print(form.format(name="model", variant="variant", frames="frames", size="size", params="parameters", gmac="GMAC/view",
-                      paper="paper"))  # fmt: skip
-    for row in owner.table():
-        print(form.format(**row | {"params": f"{row['params']:,}", "gmac": f"{row['gmac']:.3f}"}))
+    row = "{:<11} {:<18} {:>6} {:>5} {:>12} {:>10}  {}".format
+    print(row("model", "variant", "frames", "size", "parameters", "GMAC/view", "paper"))
+    for x in owner.table():
+        gmac, params = f"{x['gmac']:.3f}", f"{x['params']:,}"
+        print(row(x["name"], x["variant"], x["frames"], x["size"], params, gmac, x["paper"]))
     return 0
 
 
@@ -146,9 +146,7 @@ def process_flags(values):
     text = "host:port of process 0 of a multi-process run, or auto on Slurm, Open MPI, Kubernetes and TPU pods"
     flags.DEFINE_string("coordinator", "", text, flag_values=values)
     flags.DEFINE_integer("processes", None, "number of processes, with --coordinator=host:port", flag_values=values)
-    flags.DEFINE_integer(
-        "process", None, "number of this one, from 0, with --coordinator=host:port", flag_values=values
-    )
+    flags.DEFINE_integer("process", None, "number of this one, with --coordinator=host:port", flag_values=values)
 
 
 def from_run(file, workdir):
@@ -190,7 +188,7 @@ def tell(report):
 
 
 def main(argv):
-    """Runs `vidjax ARGV...` and returns its exit code; an error that vidjax itself raises is printed as its sentence."""
+    """Runs `vidjax ARGV...` and returns its exit code; what vidjax itself raises is printed as its sentence."""
     if not argv or argv[0] in ("--help", "-h", "help"):
         print(f"vidjax {vidjax.__version__}: video action recognition in JAX, from a laptop to a TPU pod.\n")
         for name, command in COMMANDS.items():
