@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vidjax.data import video
+from vidjax.data import packets, video
 
 WIDTH, HEIGHT, FRAMES = 96, 64, 60
 SEQUENCES = {
@@ -22,7 +22,7 @@ SEQUENCES = {
     "open_gop.ts": ("libx264", {"options": {"x264-params": "open-gop=1:keyint=20:bframes=3:b-adapt=0:scenecut=0"}}),
     "program_stream.mpg": ("mpeg2video", {"max_b_frames": 2, "gop_size": 12}),
     "no_times.h264": ("libx264", {"options": {"g": "24", "bf": "3"}}),
-    "hidden_references.webm": ("libvpx", {"options": {"auto-alt-ref": "1", "lag-in-frames": "16", "g": "30"}}),
+    "frames.webm": ("libvpx", {"options": {"lag-in-frames": "16", "g": "30"}}),
 }
 
 
@@ -170,6 +170,15 @@ def test_packets_of_dropped_frames_are_no_frames(tmp_path):
     with av.open(str(path)) as container:
         assert len([packet for packet in container.demux(video=0) if packet.size]) == FRAMES + 2
     check_every_frame(path, list(range(FRAMES)))
+
+
+def test_hidden_vp8_references_are_no_frames():
+    """Bit 4 of a VP8 frame's first byte is show_frame (RFC 6386, 9.1)."""
+    coded = [av.Packet(bytes([first, 0, 0])) for first in (0x10, 0x11, 0x01, 0x31)]
+    for time, packet in enumerate(coded):
+        packet.pts = packet.dts = time
+    assert [packet.pts for packet in packets.pictures(coded, "vp8")] == [0, 1, 3]
+    assert [packet.pts for packet in packets.pictures(coded, "h264")] == [0, 1, 2, 3]
 
 
 def test_real_files(golden):

@@ -15,7 +15,6 @@ class Start(typing.NamedTuple):
     rank: int  # number of the first picture counted
     dts: int | None  # where to seek; None: the beginning of the file
     place: tuple  # of the keyframe's packet
-    drop: bool  # pictures that come out before the first key frame do not count
 
 
 class Order(typing.NamedTuple):
@@ -31,18 +30,15 @@ def order(packets):
     group of pictures). Where packets carry no usable times the only start is the beginning.
     """
     first = next((i for i, packet in enumerate(packets) if packet.key), 0)
-    packets, cut = packets[first:], first > 0
+    packets = packets[first:]
     shown = [packet.pts for packet in packets if not packet.hidden]
     if None in shown or packets[0].pts is None or len(set(shown)) < len(shown):
-        return Order(len(shown), 0, (Start(0, None, (), False),))
+        return Order(len(shown), 0, (Start(0, None, ()),))
     times = sorted(pts for pts in shown if pts >= packets[0].pts)
     rank = {pts: i for i, pts in enumerate(times)}
     seekable = [packet for packet in packets[1:] if packet.key and not packet.hidden and packet.dts is not None]
-    starts = sorted(
-        Start(rank[packet.pts], packet.dts, packet.place, True) for packet in seekable if rank.get(packet.pts)
-    )
-    begin = Start(0, None, (), (cut or len(times) < len(shown)) and not packets[0].hidden)
-    return Order(len(times), times[-1] - times[0] if times else 0, (begin, *starts))
+    starts = sorted(Start(rank[packet.pts], packet.dts, packet.place) for packet in seekable if rank.get(packet.pts))
+    return Order(len(times), times[-1] - times[0] if times else 0, (Start(0, None, ()), *starts))
 
 
 def pictures(demuxed, codec):

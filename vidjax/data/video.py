@@ -230,10 +230,13 @@ def _pick(container, stream, starts, wanted):
 
 
 def _from(container, stream, start):
-    """Yields the frames that count from one start on; nothing where the seek does not find the keyframe's packet."""
+    """Yields the frames that count from one start on; nothing where the seek does not find the keyframe's packet.
+
+    After a seek, pictures that come out before the key frame belong to the group before it.
+    """
     if start.dts is not None:
         container.seek(start.dts, stream=stream)
-    found, key = start.dts is None, not start.drop
+    found = key = start.dts is None
     for packet in container.demux(stream):
         found = found or (packet.pos, packet.size) == start.place
         if found:

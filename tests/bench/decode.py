@@ -1,0 +1,116 @@
+"""Clips per second of `video.read` beside OpenCV and plain PyAV: random clips of 16 frames at stride 4, one process.
+
+    python tests/bench/decode.py [--clips 10] [--threads 1] [VIDEO ...]
+
+Default videos: the golden 340x256 Kinetics clips as they are, and re-encoded by `video.write` (a keyframe every 12).
+All methods read the same clips; "right" is the share of clips that show the frames of sequential decoding.
+"""
+
+import argparse
+import concurrent.futures
+import os
+import pathlib
+import tempfile
+import time
+
+import av
+import cv2
+import numpy as np
+
+from vidjax.data import clips, video
+
+GOLDEN = pathlib.Path(
+    os.environ.get("VIDJAX_GOLDEN", pathlib.Path(__file__).resolve().parents[3] / "shared" / "golden")
+)
+
+
+def opencv(path, indices, start=0):
+    """Decodes on from frame `start`, converting only the wanted frames."""
+    capture, frames, wanted = cv2.VideoCapture(path), [], set(indices.tolist())
+    if start:
+        capture.set(cv2.CAP_PROP_POS_FRAMES, start)
+    for number in range(start, max(wanted) + 1):
+        capture.grab()
+        if number in wanted:
+            frames.append(cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB))
+    capture.release()
+    return np.stack(frames)
+
+
+def pyav(path, indices):
+    """Seeks by time and trusts the timestamps, as loaders commonly do."""
+    with av.open(path, metadata_errors="ignore") as container:
+        stream = container.streams.video[0]
+        ticks = 1 / (stream.average_rate * stream.time_base)
+        times, frames = [round(i * ticks) + (stream.start_time or 0) for i in indices.tolist()], []
+        container.seek(times[0], stream=stream)
+        for frame in container.decode(stream):
+            if frame.pts >= times[len(frames)]:
+                frames.append(frame.to_ndarray(format="rgb24"))
+            if len(frames) == len(times):
+                break
+    return np.stack(frames)
+
+
+METHODS = {
+    "vidjax": video.read,
+    "vidjax, short side 112": lambda path, indices: video.read(path, indices, 112),
+    "OpenCV, sequential": opencv,
+    "OpenCV, POS_FRAMES": lambda path, indices: opencv(path, indices, int(indices[0])),
+    "PyAV, seek by time": pyav,
+}
+
+
+def rate(method, jobs, threads):
+    """Clips per second of wall clock over all jobs, after one of them to warm up."""
+    method(*jobs[0])
+    start = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda job: method(*job), jobs))
+    return len(jobs) / (time.perf_counter() - start)
+
+
+def share_right(method, jobs):
+    """Share of jobs whose pictures differ from those of sequential OpenCV by less than the colour conversions do."""
+    same = 0
+    for path, indices in jobs:
+        truth, frames = opencv(path, indices), method(path, indices)
+        if frames.shape != truth.shape:
+            frames = np.stack([cv2.resize(frame, truth.shape[2:0:-1]) for frame in frames])
+        same += np.abs(truth.astype(int) - frames).mean((1, 2, 3)).max() < 6
+    return same / len(jobs)
+
+
+def table(title, paths, count, threads):
+    rng = np.random.default_rng(0)
+    jobs = [(p, clips.random_clip(video.probe(p)["num_frames"], 16, 4, rng)) for p in paths for _ in range(count)]
+    print(f"{title}: {len(jobs)} clips, {threads} thread(s)")
+    ours = None
+    for name, method in METHODS.items():
+        speed = rate(method, jobs, threads)
+        ours = ours or speed
+        print(
+            f"  {name:24s}{speed:8.1f} clips/s   {speed / ours:5.2f} of vidjax   right {share_right(method, jobs):.0%}"
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("videos", nargs="*")
+    parser.add_argument("--clips", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    videos = args.videos or [
+        str(GOLDEN / "video" / "clips" / name)
+        for name in ("R6llTwEh07w.mp4", "WUzgd7C1pWA.mp4", "demo.mp4", "ta_chi.mp4")
+    ]
+    table("as they are", videos, args.clips, args.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        written = [str(pathlib.Path(folder) / f"{i}.mp4") for i in range(len(videos))]
+        for path, target in zip(videos, written, strict=True):
+            video.write(target, video.read(path, range(min(200, video.probe(path)["num_frames"]))))
+        table("written by vidjax", written, args.clips, args.threads)
+
+
+if __name__ == "__main__":
+    main()
