@@ -47,7 +47,7 @@ def references():
     """All convertible reference nets: {(source, arch): row of its family's REFERENCES, plus `model`}."""
     rows = {}
     for name in names():
-        rows |= {key: row | {"model": name} for key, row in family(name).REFERENCES.items()}
+        rows |= {key: row | {"model": name} for key, row in getattr(family(name), "REFERENCES", {}).items()}
     return rows
 
 
@@ -102,7 +102,7 @@ def table():
 
 
 def _nearest(word, known):
-    """'; did you mean ...?' or the list of what exists."""
+    """The tail of an error: the nearest existing name, or all of them."""
     close = difflib.get_close_matches(word, known, n=1)
     return f"; the nearest is {close[0]!r}" if close else f"; there are {', '.join(sorted(known))}"
 
