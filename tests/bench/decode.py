@@ -61,13 +61,13 @@ METHODS = {
 }
 
 
-def rate(method, jobs, threads):
-    """Clips per second of wall clock over all jobs, after one of them to warm up."""
+def measure(method, jobs, threads):
+    """Clips per second of wall clock, and CPU milliseconds per clip, over all jobs; one of them warms up."""
     method(*jobs[0])
-    start = time.perf_counter()
+    wall, cpu = time.perf_counter(), time.process_time()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda job: method(*job), jobs))
-    return len(jobs) / (time.perf_counter() - start)
+    return len(jobs) / (time.perf_counter() - wall), (time.process_time() - cpu) / len(jobs) * 1000
 
 
 def share_right(method, jobs):
@@ -76,7 +76,8 @@ def share_right(method, jobs):
     for path, indices in jobs:
         truth, frames = opencv(path, indices), method(path, indices)
         if frames.shape != truth.shape:
-            frames = np.stack([cv2.resize(frame, truth.shape[2:0:-1]) for frame in frames])
+            size = frames.shape[2:0:-1]
+            truth = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in truth])
         same += np.abs(truth.astype(int) - frames).mean((1, 2, 3)).max() < 6
     return same / len(jobs)
 
@@ -87,10 +88,10 @@ def table(title, paths, count, threads):
     print(f"{title}: {len(jobs)} clips, {threads} thread(s)")
     ours = None
     for name, method in METHODS.items():
-        speed = rate(method, jobs, threads)
-        ours = ours or speed
+        speed, cpu = measure(method, jobs, threads)
+        ours, right = ours or cpu, share_right(method, jobs)
         print(
-            f"  {name:24s}{speed:8.1f} clips/s   {speed / ours:5.2f} of vidjax   right {share_right(method, jobs):.0%}"
+            f"  {name:24s}{speed:8.1f} clips/s {cpu:8.1f} CPU ms/clip, {cpu / ours:4.2f} of vidjax   right {right:.0%}"
         )
 
 

@@ -69,7 +69,7 @@ def flip(video):
 
     Flow is float around 0, or uint8 around 127.5 where x becomes 255 - x.
     """
-    video = np.ascontiguousarray(video[:, :, ::-1])
+    video = np.stack([cv2.flip(frame, 1).reshape(frame.shape) for frame in video])
     if video.shape[-1] % 2 == 0:
         video[..., ::2] = 255 - video[..., ::2] if video.dtype == np.uint8 else -video[..., ::2]
     return video
