@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+PATCH_ELEMENTS = 2**20  # per step of a kernel's gradient: 4 MB, measured best of 2**16 to 2**23
+
 
 def native(x, kernel, strides, pads, groups):
     """XLA's convolution: (B, T, H, W, C), (t, h, w, C / groups, F) -> (B, T', H', W', F)."""
@@ -25,11 +27,24 @@ def folded(x, kernel, strides, pads, groups):
     """`native` for CPU: dense and depthwise kernels avoid XLA's 3-D convolution, other group counts use it."""
     channels, features = x.shape[-1], kernel.shape[-1]
     if groups == 1:
+        kernel, pads = _drop_padding_taps(x, kernel, strides, pads)
         x, strides, pads = _slice_pointwise_axes(x, kernel.shape, strides, pads)
         return _dense(x, kernel, strides, pads)
     if groups == channels == features:
         return _depthwise(x, kernel[:, :, :, 0], strides, pads)
     return native(x, kernel, strides, pads, groups)
+
+
+def _drop_padding_taps(x, kernel, strides, pads):
+    """Removes the taps that only ever meet padding, as two of three temporal taps do on a single frame."""
+    pads = list(pads)
+    for axis, ((lo, hi), stride) in enumerate(zip(pads, strides, strict=True)):
+        size, taps = x.shape[1 + axis], kernel.shape[axis]
+        starts = range(-lo, size + hi - taps + 1, stride)
+        alive = [i for i in range(taps) if any(0 <= start + i < size for start in starts)] or range(taps)
+        kernel = lax.slice_in_dim(kernel, alive[0], alive[-1] + 1, axis=axis)
+        pads[axis] = (lo - alive[0], hi - (taps - 1 - alive[-1]))
+    return kernel, tuple(pads)
 
 
 def _slice_pointwise_axes(x, kernel_shape, strides, pads):
@@ -42,24 +57,32 @@ def _slice_pointwise_axes(x, kernel_shape, strides, pads):
 
 
 def _dense(x, kernel, strides, pads):
-    """Dense convolution with pointwise axes already sliced: a matrix product, or 2-D convolutions of B * T frames."""
+    """Dense convolution, pointwise axes already sliced, as a matrix product or a 2-D convolution of B * T frames.
+
+    The product also serves few positions and many channels, where rearranging the kernel costs more than the patches.
+    """
     b, t, h, w, c = x.shape
     kt, kh, kw, _, f = kernel.shape
-    if kt == kh == kw == 1:
-        return jnp.dot(x, kernel[0, 0, 0])
+    size = _output_size(x, kernel, strides, pads)
+    if kt == kh == kw == 1 or b * math.prod(size) <= f:
+        x = _pad(x, pads)
+        patches = [_window(x, tap, size, strides) for tap in _taps(kernel.shape[:3])]
+        return jnp.dot(jnp.concatenate(patches, axis=-1), kernel.reshape(-1, f))
     if kh == kw == 1:
         y = conv2d(x.reshape(b, t, h * w, c), kernel[:, :, 0], (strides[0], 1), (pads[0], (0, 0)))
         return y.reshape(b, -1, h, w, f)
     if kt == 1:
         y = conv2d(x.reshape(b * t, h, w, c), kernel[0], strides[1:], pads[1:])
         return y.reshape(b, t, *y.shape[1:])
-    if strides[0] > 1 or c < f:
-        return _taps_on_input(x, kernel, strides, pads)
-    return _taps_on_output(x, kernel, strides, pads)
+    return _frames_in_channels(x, kernel, strides, pads)
 
 
-def _taps_on_input(x, kernel, strides, pads):
-    """Frames t, t + 1, ... side by side in the channels of one 2-D convolution: nothing wasted by temporal strides."""
+@functools.partial(jax.checkpoint, static_argnums=(2, 3))
+def _frames_in_channels(x, kernel, strides, pads):
+    """One 2-D convolution of B * T' images that hold all frames of a window side by side in their channels.
+
+    The images are k times x: the gradient makes them again (`jax.checkpoint`) instead of keeping them.
+    """
     kt, kh, kw, c, f = kernel.shape
     x = _pad(x, (pads[0], (0, 0), (0, 0)))
     t = (x.shape[1] - kt) // strides[0] + 1
@@ -67,17 +90,6 @@ def _taps_on_input(x, kernel, strides, pads):
     kernel = kernel.transpose(1, 2, 0, 3, 4).reshape(kh, kw, kt * c, f)
     y = conv2d(x.reshape(-1, *x.shape[2:]), kernel, strides[1:], pads[1:])
     return y.reshape(-1, t, *y.shape[1:])
-
-
-def _taps_on_output(x, kernel, strides, pads):
-    """All temporal taps in the output channels of one 2-D convolution of B * T frames, then a shifted add."""
-    b, t, *_ = x.shape
-    kt, kh, kw, c, f = kernel.shape
-    kernel = kernel.transpose(1, 2, 3, 0, 4).reshape(kh, kw, c, kt * f)
-    y = conv2d(x.reshape(b * t, *x.shape[2:]), kernel, strides[1:], pads[1:])
-    y = _pad(y.reshape(b, t, *y.shape[1:]), (pads[0], (0, 0), (0, 0)))
-    t = y.shape[1] - kt + 1
-    return sum(y[:, i : i + t, ..., i * f : (i + 1) * f] for i in range(kt))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -93,14 +105,28 @@ def _conv2d_forward(x, kernel, strides, pads):
 def _conv2d_backward(strides, pads, saved, g):
     x, kernel = saved
     dx = _input_gradient(conv2d, g, kernel.swapaxes(2, 3), strides, pads, x.shape)
+    return dx, _kernel_gradient(x, g, kernel.shape, strides, pads).astype(kernel.dtype)
+
+
+def _kernel_gradient(x, g, shape, strides, pads):
+    """Gradient of a 2-D convolution's kernel: patches of x times g, a few rows at a time so that both stay in cache."""
+    kh, kw, c, f = shape
+    if f < c and strides == (1, 1):  # the patches of g are smaller: the same sum, mirrored
+        mirrored = [(k - 1 - lo, k - 1 - hi) for k, (lo, hi) in zip(shape, pads, strict=False)]
+        return jnp.flip(_kernel_gradient(g, x, (kh, kw, f, c), strides, mirrored), (0, 1)).swapaxes(2, 3)
+    n, h, w, _ = g.shape
+    rows = max(r for r in range(1, h + 1) if h % r == 0 and (r == 1 or n * r * w * kh * kw * c <= PATCH_ELEMENTS))
     x = _pad(x, pads)
-    taps = itertools.product(*map(range, kernel.shape[:2]))
-    contract = (((0, 1, 2), (0, 1, 2)), ((), ()))
-    dk = [
-        lax.dot_general(_window(x, tap, g.shape[1:3], strides), g, contract, preferred_element_type=jnp.float32)
-        for tap in taps
-    ]
-    return dx, jnp.stack(dk).reshape(kernel.shape).astype(kernel.dtype)
+
+    def add_rows(total, i):
+        strip = lax.dynamic_slice_in_dim(x, i * rows * strides[0], (rows - 1) * strides[0] + kh, axis=1)
+        patches = jnp.concatenate([_window(strip, tap, (rows, w), strides) for tap in _taps((kh, kw))], axis=-1)
+        g_strip = lax.dynamic_slice_in_dim(g, i * rows, rows, axis=1)
+        contract = (((0, 1, 2), (0, 1, 2)), ((), ()))
+        return total + lax.dot_general(patches, g_strip, contract, preferred_element_type=jnp.float32), None
+
+    total, _ = lax.scan(add_rows, jnp.zeros((kh * kw * c, f), jnp.float32), jnp.arange(h // rows))
+    return total.reshape(shape)
 
 
 conv2d.defvjp(_conv2d_forward, _conv2d_backward)
@@ -109,9 +135,9 @@ conv2d.defvjp(_conv2d_forward, _conv2d_backward)
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _depthwise(x, kernel, strides, pads):
     """Depthwise convolution as shifted multiply-adds: (B, T, H, W, C), (t, h, w, C) -> (B, T', H', W', C)."""
+    size = _output_size(x, kernel, strides, pads)
     x = _pad(x, pads)
-    size = [(n - k) // s + 1 for n, k, s in zip(x.shape[1:], kernel.shape, strides, strict=False)][:3]
-    taps = itertools.product(*map(range, kernel.shape[:3]))
+    taps = _taps(kernel.shape[:3])
     return sum(_window(x, tap, size, strides) * lax.expand_dims(kernel[tap], range(4)) for tap in taps)
 
 
@@ -123,7 +149,7 @@ def _depthwise_backward(strides, pads, saved, g):
     x, kernel = saved
     dx = _input_gradient(_depthwise, g, kernel, strides, pads, x.shape)
     x = _pad(x, pads)
-    taps = list(itertools.product(*map(range, kernel.shape[1:3])))
+    taps = _taps(kernel.shape[1:3])
 
     def add_frame(dk, t):
         g_frame = lax.dynamic_index_in_dim(g, t, 1, keepdims=False)
@@ -148,7 +174,7 @@ def _input_gradient(convolve, g, kernel, strides, pads, shape):
     n = len(strides)
     sizes = [-(-length // s) for length, s in zip(shape[1:], strides, strict=False)]
     phases = []
-    for phase in itertools.product(*map(range, strides)):
+    for phase in _taps(strides):
         sub, g_pads = kernel, []
         for axis, (r, s, (lo, _), size) in enumerate(zip(phase, strides, pads, sizes, strict=True)):
             sub = sub[(slice(None),) * axis + (slice((r + lo) % s, None, s),)]
@@ -167,6 +193,17 @@ def _input_gradient(convolve, g, kernel, strides, pads, shape):
     order = [0, *itertools.chain(*((1 + i, 1 + n + i) for i in range(n))), 2 * n + 1]
     dx = dx.transpose(order).reshape(shape[0], *(size * s for size, s in zip(sizes, strides, strict=True)), shape[-1])
     return dx[(slice(None), *(slice(length) for length in shape[1:-1]))]
+
+
+def _output_size(x, kernel, strides, pads):
+    """Frames, rows and columns of the result."""
+    axes = zip(x.shape[1:4], kernel.shape, strides, pads, strict=False)
+    return [(n + lo + hi - k) // s + 1 for n, k, s, (lo, hi) in axes]
+
+
+def _taps(sizes):
+    """All index tuples of an array of these sizes, the last index fastest."""
+    return list(itertools.product(*map(range, sizes)))
 
 
 def _pad(x, pads):
