@@ -21,9 +21,14 @@ def get_config(arg=""):
             "steps": 4 if smoke else 500,
             "model": {"name": "r3d", "variant": "small"},
             "data": {
-                "source": "motion",
-                "path": "data/motion_smoke" if smoke else "data/motion",
-                "motion": {"train": 32 if smoke else 2400, "evaluation": 16 if smoke else 480},
+                "source": "auto",  # what `path` is: a folder or a CSV file; without a path, the motion suite
+                "path": "",
+                "motion": {
+                    "out": "data/motion_smoke" if smoke else "data/motion",
+                    "train": 32 if smoke else 2400,
+                    "evaluation": 16 if smoke else 480,
+                    "workers": 0 if smoke else 2,
+                },
                 "batch_size": 8 if smoke else 32,
                 "short_side": 0,  # decode at the videos' own size
                 "clip": {"sampler": "random_clip", "size": 8, "stride": 1},

@@ -175,7 +175,7 @@ class Evaluator:
             "data": {
                 "name": self.source.name,
                 "split": "eval",
-                "path": cfg.data.path,
+                "path": cfg.data.path or cfg.data.motion.out,
                 "videos": len(records),
                 "found": len(self.source),
                 "bad": [{"id": self.source[i]["id"], "error": error} for i, error in errors.items()],

@@ -203,11 +203,21 @@ def main(argv):
     try:
         return COMMANDS[name](rest)
     except Exception as error:
+        leave(name)
         raised_in = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1].filename)
         if isinstance(error, BUGS) or not raised_in.is_relative_to(pathlib.Path(vidjax.__file__).parent):
             raise
         print(f"vidjax {name}: {error}", file=sys.stderr)
         return 1
+
+
+def leave(name):
+    """In a run of several processes, ends this one at once: the others wait for it no longer than they must."""
+    jax = sys.modules.get("jax")
+    if jax and jax.distributed.is_initialized() and jax.process_count() > 1:
+        print(f"vidjax {name}: process {jax.process_index()} failed:\n{traceback.format_exc()}", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def run():

@@ -139,7 +139,8 @@ def open_sources(cfg):
     """The training and evaluation sources; process 0 renders and indexes first, the others then find it done."""
     for turn in (0, 1):
         if (jax.process_index() > 0) == turn:
-            opened = data.source(cfg.data, "train"), data.source(cfg.data, "eval")
+            with logs.counter("preparing data", main=not turn) as progress:
+                opened = data.source(cfg.data, "train", progress), data.source(cfg.data, "eval", progress)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"vidjax sources {turn}")
     return opened

@@ -192,13 +192,13 @@ def test_csv_in_another_encoding_and_no_csv(tmp_path):
     ("cfg", "message"),
     [
         ({"eval_fractoin": 0.1}, "no key 'eval_fractoin'; did you mean 'eval_fraction'"),
-        ({"source": "tfds"}, "data.source must be auto, folder, csv or motion, not 'tfds'"),
+        ({"source": "tfds"}, "data.source must be auto, folder or csv, not 'tfds'"),
         ({"path": ""}, "data.path is empty"),
         ({"path": "/no/such"}, "/no/such is not a folder"),
         ({"eval_fraction": 1.0}, "data.eval_fraction"),
         ({"group_column": "take"}, "go together"),
         ({"classes": ("b",)}, "a/1.mp4 has label 'a', which is not in data.classes"),
-        ({"source": "motion", "motion": {"fames": 3}}, "data.motion: no key 'fames'"),
+        ({"motion": {"fames": 3}}, "data.motion: no key 'fames'"),
     ],
 )
 def test_bad_section_is_one_sentence(put, cfg, message):
@@ -222,11 +222,7 @@ def test_class_order_can_be_given(put):
 
 
 def test_motion_source_renders_once(tmp_path):
-    cfg = {
-        "source": "motion",
-        "path": str(tmp_path / "m"),
-        "motion": {"train": 9, "evaluation": 8, "size": 16, "frames": 3},
-    }
+    cfg = {"motion": {"out": str(tmp_path / "m"), "train": 9, "evaluation": 8, "size": 16, "frames": 3}}
     train, held = (sources.build(cfg, split) for split in ("train", "eval"))
     assert len(train) == 9
     assert len(held) == 8

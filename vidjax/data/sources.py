@@ -1,4 +1,4 @@
-"""Which videos, with which labels: a folder of classes, a CSV list, or the motion suite.
+"""Which videos, with which labels: a folder of classes, a CSV list, or, where no path is given, the motion suite.
 
 A source never decodes. Its index (`vidjax.data.index`) says how many frames a file has, or why it cannot be read.
 """
@@ -30,6 +30,7 @@ DEFAULTS = {
     "eval_groups": (),
     "motion": {},
 }
+MOTION_KEYS = ("out", *(key for key in motion.render.__kwdefaults__ if key != "progress"))
 LOG = logging.getLogger("vidjax")
 
 
@@ -63,15 +64,15 @@ class Videos:
 def build(cfg, split, progress=None):
     """The source of split `train` or `eval` that a config's section describes; its keys are those of `DEFAULTS`.
 
-    Renders the motion suite if it is absent and indexes the files, with `progress(done, total)`. Raises ValueError, in
-    one sentence, for what the section or the data lack.
+    `motion` holds the arguments of `motion.render`: the suite is rendered, where it is absent, and taken if `path` is
+    empty. Indexes the files; `progress(done, total)`. Raises ValueError, in one sentence, for what is lacking.
     """
     cfg = options(cfg)
     if split not in ("train", "eval"):
         raise ValueError(f"split must be train or eval, not {split!r}")
-    path = pathlib.Path(cfg["path"])
-    if cfg["source"] == "motion":
-        motion.render(path, **cfg["motion"], progress=progress)
+    path = pathlib.Path(cfg["path"] or cfg["motion"]["out"])
+    if not cfg["path"]:
+        motion.render(**cfg["motion"], progress=progress)
     if cfg["eval_path"]:
         listed = {"train": listing(path, cfg | {"eval_fraction": 0})["train"]}
         other = listing(pathlib.Path(cfg["eval_path"]), cfg | {"eval_fraction": 0})
@@ -115,19 +116,17 @@ def options(cfg):
             near = difflib.get_close_matches(key, DEFAULTS, 1, 0)[0]
             raise ValueError(f"data: no key {key!r}; did you mean {near!r}?")
     cfg = DEFAULTS | cfg
-    if cfg["source"] not in ("auto", "folder", "csv", "motion"):
-        raise ValueError(f"data.source must be auto, folder, csv or motion, not {cfg['source']!r}")
-    if not cfg["path"]:
+    if cfg["source"] not in ("auto", "folder", "csv"):
+        raise ValueError(f"data.source must be auto, folder or csv, not {cfg['source']!r}")
+    if not cfg["path"] and "out" not in cfg["motion"]:
         raise ValueError("data.path is empty: name a folder of class folders or a CSV file")
     if not 0 <= cfg["eval_fraction"] < 1:
         raise ValueError(f"data.eval_fraction must be at least 0 and below 1, not {cfg['eval_fraction']}")
     if bool(cfg["group_column"]) != bool(cfg["eval_groups"]):
         raise ValueError("data.group_column and data.eval_groups go together: set both or neither")
     for key in cfg["motion"]:
-        if key not in motion.render.__kwdefaults__ or key == "progress":
-            raise ValueError(
-                f"data.motion: no key {key!r}; keys are train, evaluation, size, frames, seed, classes, workers"
-            )
+        if key not in MOTION_KEYS:
+            raise ValueError(f"data.motion: no key {key!r}; keys are {', '.join(MOTION_KEYS)}")
     groups = cfg["eval_groups"]
     return cfg | {
         "path": os.path.expanduser(cfg["path"]),

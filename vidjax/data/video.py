@@ -76,7 +76,7 @@ def read(file, indices, short_side=0):
     return frames if np.array_equal(wanted, indices) else frames[places]
 
 
-def write(path, frames, fps=25, crf=18, gop=12, bframes=0):
+def write(path, frames, fps=25, crf=18, gop=12, bframes=0, threads=1):
     """Encodes uint8 RGB frames (T, H, W, 3), an array or an iterable of pictures, as H.264 MP4, keyframe every `gop`.
 
     `path` appears only when complete. Odd sizes are kept by not subsampling chroma (yuv444p). ValueError without
@@ -92,7 +92,8 @@ def write(path, frames, fps=25, crf=18, gop=12, bframes=0):
             stream = container.add_stream("libx264", rate=fractions.Fraction(fps).limit_denominator(65535))
             stream.height, stream.width = first.shape[:2]
             stream.pix_fmt = "yuv444p" if stream.height % 2 or stream.width % 2 else "yuv420p"
-            stream.options = {"crf": str(crf), "g": str(gop), "bf": str(bframes)}
+            stream.options = {"crf": str(crf), "g": str(gop), "bf": str(bframes), "preset": "veryfast"}
+            stream.codec_context.thread_count = threads
             for picture in itertools.chain([first], frames):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
             container.mux(stream.encode(None))
