@@ -30,7 +30,7 @@ def get_config(arg=""):
             "short_side": 72,
         }
     )
-    cfg.data.clip = {"sampler": "random_clip", "size": 8 if smoke else 16, "stride": 3}
+    cfg.data.clip = {"sampler": "segments", "size": 8 if smoke else 16, "stride": 1}  # a clip is one whole action
     cfg.data.augment = {
         "size": 32 if smoke else 64,
         "scale": (0.5, 1.0),

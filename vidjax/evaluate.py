@@ -90,6 +90,7 @@ def meta(cfg, model, class_names):
         "preprocess": {
             "frames": clip.size,
             "stride": clip.stride,
+            "sampler": clip.sampler,
             "short_side": cfg.data.short_side,
             "resize": views.resize,
             "size": views.size,
@@ -184,6 +185,7 @@ class Evaluator:
             "views": {
                 "frames": cfg.data.clip.size,
                 "stride": cfg.data.clip.stride,
+                "sampler": cfg.data.clip.sampler,
                 "clips": views.clips,
                 "crops": views.crops,
                 "size": views.size,
@@ -211,12 +213,9 @@ class Evaluator:
 
 def headline(result):
     """A report's figures in one line, with their views."""
-    views, top5 = result["views"], result["top5"]
-    return (
-        f"top-1 {result['top1']:.1%}{f', top-5 {top5:.1%}' if top5 is not None else ''} of {result['data']['videos']} "
-        f"videos ({views['frames']} frames x stride {views['stride']}, {views['clips']} clips x {views['crops']} crops "
-        f"at {views['size']} px, {views['average']} averaging; chance {result['chance']:.1%})"
-    )
+    top5 = f", top-5 {result['top5']:.1%}" if result["top5"] is not None else ""
+    shown = f"{report.views(result['views'])}; chance {result['chance']:.1%}"
+    return f"top-1 {result['top1']:.1%}{top5} of {result['data']['videos']} videos ({shown})"
 
 
 def strips(mistakes, records):

@@ -23,9 +23,7 @@ def learning_rate(lr, steps, *, warmup=0, schedule="cosine"):
 
 def decayed(params, pattern):
     """True for each parameter whose path fully matches `pattern`: the ones that weight decay pulls on."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: bool(re.fullmatch(pattern, sharding.path_of(path))), params
-    )
+    return jax.tree_util.tree_map_with_path(lambda path, _: bool(re.fullmatch(pattern, sharding.path_of(path))), params)
 
 
 def build(

@@ -24,12 +24,15 @@ class Predictor:
     def __call__(self, path):
         """Scores the windows of one video: {start (W,), end (W,) in seconds, scores (W, classes)}.
 
-        A window is one of the clips the model was trained on; windows follow one another and the last ends with the
-        video. Raises VideoError if the file cannot be read.
+        A window is a clip such as the model was trained on; windows follow one another and the last ends with the
+        video. A model trained on segments of whole videos has one. Raises VideoError if the file cannot be read.
         """
         preprocess, info = self.meta["preprocess"], video.probe(path)
         size, stride = preprocess["frames"], preprocess["stride"]
-        indices = clips.windows(info["num_frames"], size, stride, size * stride)
+        if preprocess["sampler"] == "random_clip":
+            indices = clips.windows(info["num_frames"], size, stride, size * stride)
+        else:  # one clip spans the whole video
+            indices = clips.evaluation(preprocess["sampler"], info["num_frames"], size, stride, 1)
         scores = [self.scores(path, indices[i : i + WINDOWS]) for i in range(0, len(indices), WINDOWS)]
         seconds = 1 / (info["fps"] or 25.0)
         return {

@@ -107,7 +107,7 @@ def track(items, description, total=None, unit="videos", console=None, main=True
 
 @contextlib.contextmanager
 def counter(description, unit="videos", console=None, main=True, every=10.0):
-    """A function (done, total) that shows how far a job is; ends with one line of its rate, if it did anything.
+    """A function (done, total) that shows how far a job is, called once for each thing done; ends with their rate.
 
     Inside a `Progress` the bar joins its display. Elsewhere than on a terminal: a plain line every `every` seconds.
     `console` is standard error by default, so that a command's results can be piped. Silent unless `main`.
@@ -117,12 +117,12 @@ def counter(description, unit="videos", console=None, main=True, every=10.0):
         return
     console = console or (_shown[-1].console if _shown else _console(sys.stderr))
     since = said = time.monotonic()
-    counted = first = None
+    made = 0
 
     def advance(done, total=None):
-        nonlocal said, counted, first
-        first, counted, now = done - 1 if first is None else first, done, time.monotonic()
-        text = _pace(done, total, (now - since) * done / (done - first), unit)
+        nonlocal said, made
+        made, now = made + 1, time.monotonic()
+        text = _pace(done, total, (now - since) * done / made, unit)
         if move:
             move(done, total, text)
         elif now - said >= every:
@@ -131,8 +131,8 @@ def counter(description, unit="videos", console=None, main=True, every=10.0):
 
     with _bar(console, description) as move:
         yield advance
-    if counted is not None:
-        took, made = time.monotonic() - since, counted - first
+    if made:
+        took = time.monotonic() - since
         rate = f" ({amount(made / took)} {unit}/s)" if took > 0 else ""
         _say(console, f"{description}: {made} {unit} in {duration(took)}{rate}")
 

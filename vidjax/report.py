@@ -58,9 +58,12 @@ def page(report, strips):
 
 def views(given):
     """What was shown to the model per video, in words: "8 frames × stride 2, 4 clips × 3 crops of 112 px, ..."."""
-    clips, crops = (f"{given[key]} {key[:-1] if given[key] == 1 else key}" for key in ("clips", "crops"))
+    counts = ((given[key], key) for key in ("frames", "clips", "crops"))
+    frames, clips, crops = (f"{count} {key[:-1] if count == 1 else key}" for count, key in counts)
+    taken = {"segments": ", one per segment", "evenly_spaced": " evenly spaced"}
+    taken = taken.get(given["sampler"], f" × stride {given['stride']}")
     mean = {"prob": "probabilities averaged", "logit": "logits averaged"}.get(given["average"], given["average"])
-    return f"{given['frames']} frames × stride {given['stride']}, {clips} × {crops} of {given['size']} px, {mean}"
+    return f"{frames}{taken}, {clips} × {crops} of {given['size']} px, {mean}"
 
 
 def wilson(share, number, z=1.96):

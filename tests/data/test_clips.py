@@ -159,3 +159,12 @@ def test_counts_below_one_are_refused(call, name):
 def test_unknown_rule_for_short_videos():
     with pytest.raises(ValueError, match="short must be loop or clamp, not 'pad'"):
         clips.center_clip(9, 8, 1, "pad")
+
+
+def test_evaluation_clips_by_sampler():
+    assert clips.evaluation("random_clip", 20, 4, 2, 2).tolist() == [[0, 2, 4, 6], [13, 15, 17, 19]]
+    assert clips.evaluation("segments", 16, 4, 1, 1).tolist() == [clips.segments(16, 4).tolist()] == [[2, 6, 10, 14]]
+    assert clips.evaluation("segments", 16, 4, 1, 2).tolist() == [[1, 5, 9, 13], [3, 7, 11, 15]]
+    assert clips.evaluation("evenly_spaced", 9, 3, 1, 2).tolist() == [[0, 4, 8], [0, 4, 8]]
+    with pytest.raises(ValueError, match="there is no sampler 'tsn'"):
+        clips.evaluation("tsn", 9, 3, 1, 1)

@@ -83,8 +83,7 @@ class Views(grain.transforms.Map):
         try:
             if record["error"]:
                 raise video.VideoError(record["error"])
-            n = record["num_frames"]
-            indices = clips.uniform_clips(n, self.clip["size"], self.clip["stride"], self.views["clips"])
+            indices = clips.evaluation(num_frames=record["num_frames"], clips=self.views["clips"], **self.clip)
             frames = read_views(record["path"], indices, self.short_side, self.views)
         except video.VideoError as error:
             return row(np.zeros(shape, np.uint8), record["label"], i, str(error))

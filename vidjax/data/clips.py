@@ -21,6 +21,22 @@ def train(sampler, num_frames, size, stride, rng):
     raise ValueError(f"there is no sampler {sampler!r}; take one of {', '.join(SAMPLERS)}")
 
 
+def evaluation(sampler, num_frames, size, stride, clips):
+    """The clips by which a model trained with `sampler` is evaluated: -> (clips, size).
+
+    Uniform clips for random_clip; for segments, clip k of K takes the frame at (k + 1/2) / K of each segment.
+    """
+    _check(num_frames=num_frames, size=size, clips=clips)
+    if sampler == "random_clip":
+        return uniform_clips(num_frames, size, stride, clips)
+    if sampler == "segments":
+        k, i = np.arange(clips, dtype=np.int64)[:, None], np.arange(size, dtype=np.int64)
+        return (2 * (clips * i + k) + 1) * num_frames // (2 * clips * size)
+    if sampler == "evenly_spaced":
+        return np.tile(evenly_spaced(num_frames, size), (clips, 1))
+    raise ValueError(f"there is no sampler {sampler!r}; take one of {', '.join(SAMPLERS)}")
+
+
 def random_clip(num_frames, size, stride, rng, short="loop"):
     """Consecutive frames from a uniformly drawn start: -> (size,)."""
     return _clip(int(rng.integers(_room(num_frames, size, stride) + 1)), num_frames, size, stride, short)

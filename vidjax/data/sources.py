@@ -91,7 +91,7 @@ def build(cfg, split, progress=None):
         row | {"label": number(row, classes, path)} | {key: entry[key] for key in ("num_frames", "fps", "error")}
         for row, entry in zip(rows, probed, strict=True)
     ]
-    return Videos(tuple(rows), classes, f"{path.stem}-{split}")
+    return Videos(tuple(rows), classes, path.stem)
 
 
 def probe(path, progress=None):
