@@ -168,7 +168,7 @@ def test_unreadable_evaluation_video_fails_before_training_unless_allowed(videos
     folder = tmp_path / "videos"
     shutil.copytree(videos, folder)
     sorted(folder.glob("eval/*/*.mp4"))[0].write_text("not a video")
-    cfg = tiny.make_config(folder, steps=2)
+    cfg = tiny.make_config(folder, steps=2, optim__warmup=1)
     with pytest.raises(evaluate.EvaluationError, match="1 of 13 evaluation videos cannot be read"):
         train.train(cfg, str(tmp_path / "run"))
     cfg.eval.allow_bad = True

@@ -56,7 +56,9 @@ def _orbax():
             other(what)
 
     logging.getLogger("absl").addFilter(quiet)
-    logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
+    logging.getLogger("asyncio").addFilter(
+        lambda record: not any(library in record.getMessage() for library in ("orbax", "tensorstore"))
+    )
     sys.unraisablehook = ignore
     return ocp
 
