@@ -18,7 +18,7 @@ def get_config(arg=""):
     return ConfigDict(
         {
             "seed": 0,
-            "steps": 4 if smoke else 500,
+            "steps": 4 if smoke else 600,
             "model": {"name": "r3d", "variant": "small"},
             "data": {
                 "source": "auto",  # what `path` is: a folder or a CSV file; without a path, the motion suite
@@ -45,7 +45,7 @@ def get_config(arg=""):
                 "max_bad": 0.05,
             },
             "eval": {
-                "every": 250,
+                "every": 300,
                 "batch_size": 8 if smoke else 32,
                 "clips": 1,
                 "crops": 1,
@@ -64,7 +64,7 @@ def get_config(arg=""):
             "loss": {"label_smoothing": 0.1},
             "mesh": {"data": 1},
             "sharding": "replicate",
-            "checkpoint_every": 2 if smoke else 250,
+            "checkpoint_every": 2 if smoke else 300,
             "keep": 2,
             "log_every": 1 if smoke else 25,
         }

@@ -1,6 +1,7 @@
 """The one program: `vidjax COMMAND [flags]`. Each command turns its flags into a call of the function that owns it."""
 
 import difflib
+import importlib.metadata
 import os
 import pathlib
 import shlex
@@ -14,6 +15,9 @@ from vidjax import config
 from vidjax.commandline import UsageError, parse, take
 
 BUGS = (AttributeError, LookupError, NameError, TypeError, ArithmeticError, AssertionError)  # never a user's doing
+# On CPU, Eigen runs a 2-D convolution on all cores where XLA's newer default leaves one of few features on one. A
+# jaxlib that does not know the flag would abort, hence the versions that were tried.
+EIGEN, EIGEN_IN = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT", ("0.10.", "0.11.", "0.12.0")
 EXIT_STOPPED = 75  # a signal stopped training after its state was saved: start the same command again
 
 
@@ -222,6 +226,8 @@ def leave(name):
 
 def run():
     """The console script."""
+    if importlib.metadata.version("jaxlib").startswith(EIGEN_IN):
+        os.environ["XLA_FLAGS"] = f"{EIGEN} {os.environ.get('XLA_FLAGS', '')}"
     cache = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "vidjax", "xla")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
     from vidjax import logs

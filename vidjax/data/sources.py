@@ -73,6 +73,7 @@ def build(cfg, split, progress=None):
     path = pathlib.Path(cfg["path"] or cfg["motion"]["out"])
     if not cfg["path"]:
         motion.render(**cfg["motion"], progress=progress)
+        progress = None  # probing these takes a moment
     if cfg["eval_path"]:
         listed = {"train": listing(path, cfg | {"eval_fraction": 0})["train"]}
         other = listing(pathlib.Path(cfg["eval_path"]), cfg | {"eval_fraction": 0})
