@@ -62,7 +62,7 @@ def get_config(arg=""):
                 "clip_norm": 1.0,
             },
             "loss": {"label_smoothing": 0.1},
-            "mesh": {"data": 1},
+            "mesh": {"data": -1},  # all devices
             "sharding": "replicate",
             "checkpoint_every": 2 if smoke else 300,
             "keep": 2,

@@ -46,7 +46,7 @@ def test_smoke_form_trains(file, videos, tmp_path):
         if key in cfg.data:
             del cfg.data[key]
     cfg.data.update({"source": "folder", "path": str(videos)})
-    cfg.steps, cfg.optim.warmup = 1, 0
+    cfg.mesh.data, cfg.steps, cfg.optim.warmup = 1, 1, 0
     report = train.train(cfg, str(tmp_path))
     assert report["data"]["videos"] == 13
 

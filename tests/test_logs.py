@@ -5,6 +5,7 @@ import json
 import logging
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -50,6 +51,7 @@ def test_a_resumed_run_drops_later_steps_and_repairs_a_torn_line(tmp_path):
     writer.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 40, "lo')
+    time.sleep(1.1)  # event files are read in the order of their names, which tell seconds
     writer = logs.writer(tmp_path, step=20)
     assert [line["step"] for line in lines(tmp_path)] == [10, 20]
     writer.write_scalars(30, {"loss": 9.0})

@@ -123,6 +123,12 @@ def test_users_own_folder_needs_only_its_path(videos, tmp_path):
         "--config=" + str(tiny.ROOT / "configs" / "quickstart.py:smoke"),
         f"--config.data.path={tmp_path / 'mine'}",
     ]
-    small = ["--config.steps=2", "--config.optim.warmup=1", "--config.eval.size=24", "--config.data.augment.size=24"]
+    small = [
+        "--config.mesh.data=1",
+        "--config.steps=2",
+        "--config.optim.warmup=1",
+        "--config.eval.size=24",
+        "--config.data.augment.size=24",
+    ]
     assert main.main(["train", *words, *small, f"--workdir={tmp_path / 'run'}"]) == 0
     assert (tmp_path / "run" / "report_2.html").exists()

@@ -123,42 +123,38 @@ def test_a_sharded_batch_stays_sharded(name):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * float(jnp.abs(want).max()))
 
 
-def test_batch_norm_follows_torch():
-    torch = pytest.importorskip("torch", reason="PyTorch, the reference here, is not installed")
+def test_batch_norm_follows_its_equations():
+    """Ioffe & Szegedy 2015, algorithm 1 and its gradient, in NumPy; the running variance is unbiased as in PyTorch."""
     rng = np.random.default_rng(0)
-    x = (3 * rng.normal(size=(2, 3, 4, 5, 6)) + 1).astype(np.float32)
-    theirs = torch.nn.BatchNorm3d(6)
-    with torch.no_grad():
-        theirs.weight.copy_(torch.linspace(0.5, 2, 6))
-        theirs.bias.copy_(torch.linspace(-1, 1, 6))
-    bn = nn.BatchNorm(use_running_average=False)
-    variables = bn.init(jax.random.key(0), x)
-    params = {"scale": jnp.linspace(0.5, 2, 6), "bias": jnp.linspace(-1, 1, 6)}
-    assert jax.tree.map(jnp.shape, variables["params"]) == {"scale": (6,), "bias": (6,)}
+    x = 3 * rng.normal(size=(2, 3, 4, 5, 6)) + 1
+    scale, bias, n = np.linspace(0.5, 2, 6), np.linspace(-1, 1, 6), x.size // 6
+    mean, var = x.mean((0, 1, 2, 3)), x.var((0, 1, 2, 3))
+    hat = (x - mean) / np.sqrt(var + 1e-5)
+    expected = scale * hat + bias
+    dy = 2 * expected * np.cos(expected**2)
+    dbias, dscale = dy.sum((0, 1, 2, 3)), (dy * hat).sum((0, 1, 2, 3))
+    dx = scale / np.sqrt(var + 1e-5) * (dy - dbias / n - hat * dscale / n)
 
-    their_x = torch.tensor(x.transpose(0, 4, 1, 2, 3), requires_grad=True)
-    their_y = theirs(their_x)
-    their_y.square().sin().sum().backward()
+    bn, x = nn.BatchNorm(use_running_average=False), x.astype(np.float32)
+    variables = bn.init(jax.random.key(0), x)
+    assert jax.tree.map(jnp.shape, variables["params"]) == {"scale": (6,), "bias": (6,)}
+    params = {"scale": jnp.array(scale, jnp.float32), "bias": jnp.array(bias, jnp.float32)}
 
     def loss(params, x):
         y, updated = bn.apply({"params": params, "batch_stats": variables["batch_stats"]}, x, mutable=["batch_stats"])
         return jnp.sum(jnp.sin(jnp.square(y))), (y, updated["batch_stats"])
 
-    (_, (y, stats)), (dparams, dx) = jax.value_and_grad(loss, (0, 1), has_aux=True)(params, x)
+    (_, (y, stats)), (dparams, found_dx) = jax.value_and_grad(loss, (0, 1), has_aux=True)(params, x)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found_dx, dx, rtol=1e-4, atol=1e-4)  # sums of 120 terms of size 10
+    np.testing.assert_allclose(dparams["scale"], dscale, rtol=1e-4, atol=1e-3)  # same
+    np.testing.assert_allclose(dparams["bias"], dbias, rtol=1e-4, atol=1e-3)  # same
+    np.testing.assert_allclose(stats["mean"], 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * var * n / (n - 1), rtol=1e-5)
 
-    def back(v):
-        return v.detach().numpy().transpose(0, 2, 3, 4, 1)
-
-    np.testing.assert_allclose(y, back(their_y), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(dx, back(their_x.grad), rtol=1e-4, atol=1e-4)  # sums of 120 terms of size 10
-    np.testing.assert_allclose(dparams["scale"], theirs.weight.grad.numpy(), rtol=1e-4, atol=1e-3)  # same
-    np.testing.assert_allclose(dparams["bias"], theirs.bias.grad.numpy(), rtol=1e-4, atol=1e-3)  # same
-    np.testing.assert_allclose(stats["mean"], theirs.running_mean.numpy(), rtol=1e-5)
-    np.testing.assert_allclose(stats["var"], theirs.running_var.numpy(), rtol=1e-5)
-
-    theirs.eval()
     y = nn.BatchNorm().apply({"params": params, "batch_stats": stats}, x, use_running_average=True)
-    np.testing.assert_allclose(y, back(theirs(their_x)), rtol=1e-5, atol=1e-5)
+    expected = scale * (x - 0.1 * mean) / np.sqrt(0.9 + 0.1 * var * n / (n - 1) + 1e-5) + bias
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_batch_norm_is_global_over_a_sharded_batch():

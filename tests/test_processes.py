@@ -1,6 +1,7 @@
 """Runs as their users start them: killed, stopped and resumed, on one process and on two."""
 
 import json
+import os
 import pathlib
 import random
 import signal
@@ -102,12 +103,39 @@ def test_sigterm_saves_and_exits_with_its_code(videos, reference, tmp_path):
     assert checksums(workdir) == checksums(reference)
 
 
+def test_sigterm_to_one_of_two_processes_stops_both_at_one_step(videos, tmp_path):
+    workdir = prepare(tmp_path, videos)
+    both = launch_two(workdir, "--config.mesh.data=2", "--config.checkpoint_every=1000", "--config.steps=1000")
+    while all(process.poll() is None for process in both) and "step 3/1000" not in output(workdir):
+        time.sleep(0.02)
+    both[1].send_signal(signal.SIGTERM)
+    assert wait(both) == [75, 75], output(workdir)
+    step = checkpoint.Checkpoints(str(workdir), write=False).latest_step()
+    assert 3 <= step < 1000
+    assert output(workdir).count(f"step {step} is saved") == 2
+
+
 @pytest.fixture(scope="module")
 def by_two(videos, tmp_path_factory):
     """The workdir of 8 steps by two processes."""
     workdir = prepare(tmp_path_factory.mktemp("two"), videos)
     assert wait(launch_two(workdir, "--config.mesh.data=2")) == [0, 0], output(workdir)
     return workdir
+
+
+def test_local_sh_passes_a_stop_on_and_reports_a_failure(videos, tmp_path):
+    workdir = prepare(tmp_path, videos)
+    local = [str(tiny.ROOT / "launch" / "local.sh"), "2", f"--workdir={workdir}", "--config.mesh.data=2"]
+    path = os.environ | {"PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"}
+    with open(workdir / "output_local.txt", "w") as log:
+        run = subprocess.Popen([*local, "--config.steps=1000"], stdout=log, stderr=log, env=path)
+        while run.poll() is None and "step 3/1000" not in output(workdir):
+            time.sleep(0.02)
+        run.terminate()
+        assert wait([run]) == [75], output(workdir)
+        wrong = subprocess.run([*local, "--config.stepz=8"], stdout=log, stderr=log, env=path, timeout=240)
+    assert wrong.returncode == 1
+    assert "the config has no key 'stepz'" in output(workdir)
 
 
 def test_two_processes_train_save_and_evaluate_as_one(reference, by_two):

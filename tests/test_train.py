@@ -175,3 +175,50 @@ def test_unreadable_evaluation_video_fails_before_training_unless_allowed(videos
     report = train.train(cfg, str(tmp_path / "run"))
     assert report["data"]["videos"] == 12
     assert len(report["data"]["bad"]) == 1
+
+
+def test_other_classes_are_refused(finished, videos, tmp_path):
+    cfg, workdir, _ = finished
+    shutil.copytree(workdir, tmp_path / "run")
+    shutil.copytree(videos, tmp_path / "videos")
+    for split in ("train", "eval"):
+        (tmp_path / "videos" / split / "up").rename(tmp_path / "videos" / split / "upwards")
+    cfg = cfg.copy_and_resolve_references()
+    cfg.data.path = str(tmp_path / "videos")
+    for job in (train.train, evaluate.run):
+        with pytest.raises(evaluate.EvaluationError, match=r"only the data have \['upwards'\], .* has \['up'\]"):
+            job(cfg, str(tmp_path / "run"))
+
+
+def test_evaluation_that_fails_does_not_cost_the_steps_before_it(videos, tmp_path, monkeypatch):
+    cfg = tiny.make_config(videos, steps=4, checkpoint_every=100, eval__every=3)
+
+    def fail(self, variables, step, workdir):
+        raise OSError(f"cannot write {workdir}/report_{step}.html: no space left on the device")
+
+    monkeypatch.setattr(evaluate.Evaluator, "__call__", fail)
+    with pytest.raises(OSError, match="report_3.html"):
+        train.train(cfg, str(tmp_path))
+    monkeypatch.undo()
+    assert checkpoint.Checkpoints(str(tmp_path), write=False).latest_step() == 3
+    assert train.train(cfg, str(tmp_path))["step"] == 4
+
+
+def test_bfloat16_computes_small_and_keeps_float32_parameters(videos, tmp_path):
+    cfg = tiny.make_config(videos, steps=3, log_every=1, model__dtype="bfloat16")
+    train.train(cfg, str(tmp_path / "half"))
+    full = tiny.make_config(videos, steps=3, log_every=1)
+    train.train(full, str(tmp_path / "full"))
+    a, b = (list(losses(tmp_path / name).values()) for name in ("half", "full"))
+    np.testing.assert_allclose(a, b, rtol=0.02)  # bfloat16 keeps 8 bits
+    assert a != b
+    (variables, _), _ = saved(str(tmp_path / "half"), cfg)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
+
+
+def test_changed_config_is_named_on_resume(videos, tmp_path, caplog):
+    train.train(tiny.make_config(videos, steps=3), str(tmp_path))
+    with caplog.at_level("INFO", "vidjax"):
+        train.train(tiny.make_config(videos, steps=4, optim__lr=0.5), str(tmp_path))
+    assert "optim.lr: 0.003 -> 0.5" in caplog.text
+    assert "continuing from step 3" in caplog.text

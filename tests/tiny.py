@@ -22,6 +22,7 @@ def make_config(path, **changes):
     cfg.data.update({"source": "folder", "path": str(path), "batch_size": 8})
     cfg.data.augment.size = cfg.eval.size = 24
     cfg.model.update({"depths": (1, 1), "widths": (4, 8), "strides": (1, 2), "convs": ("3d", "3d"), "dropout": 0.2})
+    cfg.mesh = {"data": 1}
     cfg.update({"steps": 8, "checkpoint_every": 4, "log_every": 4})
     cfg.eval.every = 8
     for key, value in changes.items():

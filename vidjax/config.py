@@ -52,6 +52,13 @@ def loads(text):
     return ConfigDict(freeze(json.loads(text)))
 
 
+def changes(old, new):
+    """What differs between two configs as dictionaries, one `key: old -> new` each."""
+    old, new = ({key: loads(dumps(cfg))[key] for key in keys(loads(dumps(cfg)))} for cfg in (old, new))
+    named = sorted({*old, *new})
+    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in named if old.get(key) != new.get(key)]
+
+
 def digest(cfg):
     """Twelve hexadecimal digits that change with any value of a config."""
     return hashlib.sha256(dumps(cfg).encode()).hexdigest()[:12]

@@ -70,6 +70,17 @@ def metrics(scores, labels):
     }
 
 
+def check_classes(source, meta, workdir):
+    """Raises EvaluationError if a source's classes are not those of a checkpoint's meta, in the same order."""
+    known = meta["class_names"]
+    if list(source.classes) != known:
+        new, gone = sorted(set(source.classes) - set(known))[:5], sorted(set(known) - set(source.classes))[:5]
+        raise EvaluationError(
+            f"{source.name} has other classes than the checkpoint in {workdir}: only the data have {new}, "
+            f"only the checkpoint has {gone}; give the data it was trained on, or another --workdir."
+        )
+
+
 def check_readable(source, allow_bad):
     """Raises EvaluationError if an index found unreadable videos in an evaluation split, unless allowed."""
     bad = [record for record in map(source.__getitem__, range(len(source))) if record["error"]]
@@ -231,15 +242,6 @@ def run(cfg, workdir, step=None):
     places = functools.partial(sharding.shardings, mesh=mesh, rules=sharding.rules(cfg.sharding))
     variables, meta, step = checkpoint.load_variables(workdir, step=step, shardings=places)
     source = data.source(cfg.data, "eval")
-    if list(source.classes) != meta["class_names"]:
-        raise EvaluationError(
-            f"{source.name} has other classes than the checkpoint in {workdir}: {differences(source.classes, meta)}."
-        )
+    check_classes(source, meta, workdir)
     model = models.build(cfg.model, num_classes=len(source.classes))
     return Evaluator(cfg, model, mesh, places(variables), source)(variables, step, workdir)
-
-
-def differences(classes, meta):
-    """Says which class names a source and a checkpoint do not share."""
-    new, gone = sorted(set(classes) - set(meta["class_names"])), sorted(set(meta["class_names"]) - set(classes))
-    return f"only in the data {new[:5]}, only in the checkpoint {gone[:5]}"

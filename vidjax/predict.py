@@ -16,7 +16,8 @@ class Predictor:
     """A checkpoint with its own preprocessing and class names, compiled once and called per file."""
 
     def __init__(self, workdir, step=None):
-        self.variables, self.meta, self.step_number = checkpoint.load_variables(workdir, step=step)
+        variables, self.meta, _ = checkpoint.load_variables(workdir, step=step)
+        self.variables = jax.device_put(variables)
         cfg = config.loads(config.dumps(self.meta["config"]))
         self.model = models.build(cfg.model, num_classes=len(self.meta["class_names"]))
         self.step = jax.jit(functools.partial(evaluate.eval_step, model=self.model, average=cfg.eval.average))

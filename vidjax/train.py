@@ -123,9 +123,12 @@ def prepare(cfg, workdir):
     checkpoints = checkpoint.Checkpoints(workdir, keep=cfg.keep)
     restored = checkpoints.restore(bundle(abstract))
     if restored:
-        variables, rest, _, start = restored
+        variables, rest, saved, start = restored
+        evaluate.check_classes(source, saved, workdir)
         state = State(variables=variables, **rest)
         log.info("continuing from step %d in %s", start, workdir)
+        for change in config.changes(saved["config"], cfg.to_dict()):
+            log.info("config changed since that step: %s", change)
     else:
         start, state = 0, init()
     if process == 0:
@@ -198,6 +201,14 @@ class Window:
         while self.pending:
             self.read()
 
+    @contextlib.contextmanager
+    def paused(self):
+        """What is done within it counts neither as training time nor as waiting."""
+        self.drain()
+        since = time.perf_counter()
+        yield
+        self.began += time.perf_counter() - since
+
     def read(self):
         """Reads the oldest step's metrics; raises TrainingError if they are not finite."""
         step, metrics = self.pending.popleft()
@@ -235,7 +246,7 @@ def train(cfg, workdir):
     stop, window, writer = Stop(), Window(run.checkpoints), logs.writer(workdir, step, main=main)
     progress = logs.Progress(cfg.steps, start=step, log_every=cfg.log_every, main=main)
     with contextlib.closing(run.checkpoints), contextlib.closing(batches), contextlib.closing(writer), stop, progress:
-        while step < cfg.steps and not (stopped := stop.asked(step)):
+        while step < cfg.steps and not stop.asked(step):
             began = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - began
@@ -248,16 +259,22 @@ def train(cfg, workdir):
                 means = window.close()
                 writer.write_scalars(step, {f"train/{k}": v for k, v in means.items()} | {"train/lr": run.rate(step)})
                 progress.update(step, **{name: means[name] for name in SHOWN})
-            evaluated = due(step, cfg.eval.every, cfg.steps)
-            if evaluated:
-                report = run.evaluator(state.variables, step, workdir)
-                writer.write_scalars(step, {f"eval/{name}": report[name] for name in ("top1", "loss", "mean_class")})
-                progress.message(f"step {step}: {evaluate.headline(report)}")
-            if due(step, cfg.checkpoint_every, cfg.steps):
-                window.drain()
-                top1 = {"top1": float(report["top1"])} if evaluated else None
-                run.checkpoints.save(step, **bundle(state), meta=run.meta, metrics=top1)
-        if step < cfg.steps and stopped:
+            with window.paused():
+                top1 = None
+                if due(step, cfg.eval.every, cfg.steps):
+                    try:
+                        report = run.evaluator(state.variables, step, workdir)
+                    except BaseException:
+                        run.checkpoints.save(step, **bundle(state), meta=run.meta)
+                        raise
+                    writer.write_scalars(
+                        step, {f"eval/{name}": report[name] for name in ("top1", "loss", "mean_class")}
+                    )
+                    progress.message(f"step {step}: {evaluate.headline(report)}")
+                    top1 = {"top1": float(report["top1"])}
+                if due(step, cfg.checkpoint_every, cfg.steps):
+                    run.checkpoints.save(step, **bundle(state), meta=run.meta, metrics=top1)
+        if step < cfg.steps:
             window.drain()
             run.checkpoints.save(step, **bundle(state), meta=run.meta)
     if step < cfg.steps:
