@@ -1,5 +1,6 @@
 """Evaluation: the same compiled step, sums and report inside training and in a job of its own."""
 
+import contextlib
 import datetime
 import functools
 import logging
@@ -82,12 +83,17 @@ def check_classes(source, meta, workdir):
 
 
 def check_readable(source, allow_bad):
-    """Raises EvaluationError if an index found unreadable videos in an evaluation split, unless allowed."""
-    bad = [record for record in map(source.__getitem__, range(len(source))) if record["error"]]
-    if bad and not allow_bad:
+    """Raises EvaluationError if the index found unreadable videos in an evaluation split, unless allowed."""
+    records = map(source.__getitem__, range(len(source)))
+    refuse([record["error"] for record in records if record["error"]], source, allow_bad)
+
+
+def refuse(errors, source, allow_bad):
+    """Raises EvaluationError if there are reasons why videos of a source cannot be read, unless allowed."""
+    if errors and not allow_bad:
         raise EvaluationError(
-            f"{len(bad)} of {len(source)} evaluation videos cannot be read (first: {bad[0]['error']}); "
-            f"repair or remove them, or leave them out of the figures with --config.eval.allow_bad=True."
+            f"{len(errors)} of {len(source)} evaluation videos cannot be read (first: {errors[0]}); repair or remove "
+            f"them, or leave them out of the figures with --config.eval.allow_bad=True."
         )
 
 
@@ -108,8 +114,8 @@ def meta(cfg, model, class_names):
             "crops": views.crops,
             "channels": "RGB",
             "range": [0, 1],
-            "mean": list(model.mean),
-            "std": list(model.std),
+            "mean": np.ravel(model.mean).tolist(),
+            "std": np.ravel(model.std).tolist(),
         },
     }
 
@@ -128,12 +134,14 @@ class Evaluator:
         block, blocks = sharding.batch_block(self.mesh, views.batch_size)
         batches = data.evaluation(self.cfg.data, views, self.source, block=block, blocks=blocks)
         scores, masks, errors = [], [], {}
-        for batch in logs.track(batches, "evaluating", total=-(-n // views.batch_size), unit="batches"):
-            errors |= {int(i): str(e) for i, e in zip(batch["index"], batch["error"], strict=True) if e and i >= 0}
-            arrays = {"video": batch["video"], "mask": batch["mask"]}
-            out = self.step(variables, sharding.to_devices(arrays, self.mesh, views.batch_size))
-            scores.append(out["scores"])
-            masks.append(out["mask"])
+        shown = {"total": -(-n // views.batch_size), "unit": "batches", "main": jax.process_index() == 0}
+        with contextlib.closing(batches):
+            for batch in logs.track(batches, "evaluating", **shown):
+                errors |= {int(i): str(e) for i, e in zip(batch["index"], batch["error"], strict=True) if e and i >= 0}
+                arrays = {"video": batch["video"], "mask": batch["mask"]}
+                out = self.step(variables, sharding.to_devices(arrays, self.mesh, views.batch_size))
+                scores.append(out["scores"])
+                masks.append(out["mask"])
         scores, masks = (np.concatenate(jax.device_get(x))[:n] for x in (scores, masks))
         return scores, {int(i): errors.get(int(i), "unreadable on another process") for i in np.flatnonzero(masks == 0)}
 
@@ -145,12 +153,7 @@ class Evaluator:
         began = time.perf_counter()
         scores, errors = self.scores(variables)
         seconds = time.perf_counter() - began
-        if errors and not self.cfg.eval.allow_bad:
-            first = next(iter(errors.values()))
-            raise EvaluationError(
-                f"{len(errors)} of {len(self.source)} evaluation videos cannot be read (first: {first}); "
-                f"repair or remove them, or leave them out of the figures with --config.eval.allow_bad=True."
-            )
+        refuse(list(errors.values()), self.source, self.cfg.eval.allow_bad)
         records = [self.source[i] for i in range(len(self.source)) if i not in errors]
         if not records:
             raise EvaluationError(f"no video of {self.source.name} could be read: there is nothing to evaluate.")
@@ -158,8 +161,7 @@ class Evaluator:
         labels = np.array([record["label"] for record in records])
         result = self.report(step, kept, labels, records, errors, seconds)
         if jax.process_index() == 0:
-            ids = np.array([record["id"] for record in records])
-            np.savez(os.path.join(workdir, f"scores_{step}.npz"), scores=kept, labels=labels, ids=ids)
+            save_scores(workdir, step, kept, labels, [record["id"] for record in records])
             result["page"] = report.write(workdir, result, strips(result["mistakes"], records))
         return result
 
@@ -220,6 +222,17 @@ class Evaluator:
             "seconds": seconds,
             "videos_per_second": len(records) / seconds,
         }
+
+
+def save_scores(workdir, step, scores, labels, ids):
+    """Writes `scores_<step>.npz` {scores (N, C), labels (N,), ids (N,)}, whole or not at all."""
+    path = os.path.join(workdir, f"scores_{step}.npz")
+    try:
+        with open(path + ".tmp", "wb") as file:
+            np.savez(file, scores=scores, labels=labels, ids=np.array(ids))
+        os.replace(path + ".tmp", path)
+    except OSError as error:
+        raise EvaluationError(f"cannot write {path}: {error.strerror}; free space there and run again.") from error
 
 
 def headline(result):

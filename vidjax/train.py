@@ -255,10 +255,10 @@ def train(cfg, workdir):
             state, metrics = run.step_fn(state, sharding.to_devices(arrays, run.mesh, cfg.data.batch_size))
             step += 1
             window.add(step, metrics, waited)
-            if due(step, cfg.log_every, cfg.steps):
-                means = window.close()
+            means = window.close() if due(step, cfg.log_every, cfg.steps) else {}
+            if means:
                 writer.write_scalars(step, {f"train/{k}": v for k, v in means.items()} | {"train/lr": run.rate(step)})
-                progress.update(step, **{name: means[name] for name in SHOWN})
+            progress.update(step, **{name: means[name] for name in SHOWN if means})
             with window.paused():
                 top1 = None
                 if due(step, cfg.eval.every, cfg.steps):
