@@ -8,18 +8,18 @@ A step is forward, cross-entropy, backward and the SGD-with-momentum update, bat
 start from the same weights and must give the same loss. PyTorch runs in both layouts, the faster median counts.
 Needs `pip install torch torchvision` (CPU builds).
 
-XLA hands 2-D convolutions to YNNPACK, which leaves those of 64 or fewer features on one thread; unless XLA_FLAGS is
-set, the flag below sends them to Eigen. A training job has it only if its own environment sets it.
+XLA hands 2-D convolutions to YNNPACK, which leaves those of 64 or fewer features on one thread; the flag below, which
+`vidjax` sets for itself, sends them to Eigen. XLA_FLAGS="" measures without it.
 
-Measured 2026-11-21, EPYC, 2 cores SHARED with other jobs, jax 0.10.2, torch 2.13, 8 x 112 x 112, batch 1; every run's
-median JAX / PyTorch of 5 to 7 rounds (quartiles in brackets). Nothing here was run on an idle machine, and a run that
-gets about one core (load above 2) favours JAX, because PyTorch's threads wait for each other.
-  wall, two cores mostly free, with the flag:  R3D-18 1.06 (0.96-1.22); R(2+1)D-18 1.11 (0.64-1.12), 1.15 (1.15-1.16)
-  the same, XLA_FLAGS="":    R3D-18 1.21 (0.73-1.26), 1.14 (1.11-1.18); R(2+1)D-18 1.30 (1.23-1.40), 1.17 (0.34-1.17)
-  wall, about one core left, either way:       R3D-18 0.35, 0.37, 0.38, 0.40: contention, not speed
-  THREADS=1 --cpu-time, XLA_FLAGS="":          R3D-18 0.99 (0.98-1.00); R(2+1)D-18 0.91
-  --ops, two cores mostly free, with the flag: in the order of OPS 0.79, 1.21, 1.83, 1.49, 1.82, 0.92, 1.20
-  --ops, THREADS=1 --cpu-time, XLA_FLAGS="":   0.81, 0.72, 0.52, 0.58, 1.03, 0.59, 0.96
+Measured 2026-11-21, EPYC, 2 cores, nothing else running, jax 0.10.2, torch 2.13, 8 x 112 x 112, batch 1, --rounds 7;
+median JAX / PyTorch of the rounds (quartiles in brackets):
+  with the flag:                          R3D-18 1.09 (1.01-1.14), R(2+1)D-18 1.17 (1.15-1.28)
+  XLA_FLAGS="":                           R(2+1)D-18 1.18 (1.15-1.29), geometric mean of both 1.19
+  GLIBC_TUNABLES=glibc.malloc.hugetlb=1:  R3D-18 1.08 (1.06-1.15), R(2+1)D-18 1.27 (1.18-1.32)
+The cores shared with other jobs:
+  THREADS=1 --cpu-time, XLA_FLAGS="":     R3D-18 0.99 (0.98-1.00), R(2+1)D-18 0.91
+  --ops, with the flag:                   in the order of OPS 0.79, 1.21, 1.83, 1.49, 1.82, 0.92, 1.20
+  --ops, THREADS=1 --cpu-time:            0.81, 0.72, 0.52, 0.58, 1.03, 0.59, 0.96
 """
 
 import argparse
