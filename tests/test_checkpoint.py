@@ -23,7 +23,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from vidjax import checkpoint
-from vidjax.checkpoint import CheckpointError, Checkpoints
+from vidjax.checkpoint import CheckpointError, Checkpoints, errors
 
 META = {"config": {"model": {"name": "r3d", "variant": "r3d_18"}, "lr": 0.1}, "class_names": ["rolling", "öffnen"]}
 TX = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
@@ -319,7 +319,7 @@ def test_full_disk(tmp_path):
 
 def test_full_disk_is_named():
     for error in (OSError(28, "No space left on device"), ValueError("RESOURCE_EXHAUSTED: ... [os_error_code='28']")):
-        assert checkpoint._reason(error) == "no space left on the device"
+        assert errors.reason(error) == "no space left on the device"
 
 
 def test_another_model(tmp_path):

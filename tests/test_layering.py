@@ -21,7 +21,7 @@ def imports(file):
 
 
 def room(file):
-    """The room of a file: data, models, or its own name."""
+    """The room of a file: its folder in the package, or its own name."""
     return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -38,7 +38,7 @@ ALLOWED = {
     "sharding": set(),
     "optim": {"sharding"},
     "losses": set(),
-    "checkpoint": set(),
+    "checkpoint": {"checkpoint"},
     "report": {"progress"},
     "commandline": {"config"},
     "evaluate": {"checkpoint", "config", "data", "logs", "models", "report", "sharding"},
