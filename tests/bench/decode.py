@@ -39,7 +39,7 @@ def opencv(path, indices, start=0):
 
 def pyav(path, indices):
     """Seeks by time and trusts the timestamps, as loaders commonly do."""
-    with av.open(path, metadata_errors="ignore") as container:
+    with av.open(path, **video.METADATA) as container:
         stream = container.streams.video[0]
         ticks = 1 / (stream.average_rate * stream.time_base)
         times, frames = [round(i * ticks) + (stream.start_time or 0) for i in indices.tolist()], []

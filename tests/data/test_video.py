@@ -69,7 +69,7 @@ def remux(source, target, change, **options):
 
 
 def sequential(path):
-    with av.open(str(path), metadata_errors="ignore") as container:
+    with av.open(str(path), **video.METADATA) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 

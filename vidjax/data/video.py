@@ -27,6 +27,8 @@ SKIP = 2  # decoding so many unwanted pictures costs no more than a seek
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,gif,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,asf,ogg,mxf,rm,ivf"
 LIMIT = {"max_pixels": str(MAX_PIXELS)}
 OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS} | LIMIT
+# Metadata in Latin-1 must not make a video unreadable; PyAV 19 no longer minds it and has no such argument.
+METADATA = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 FAILURES = (av.error.FFmpegError, OSError, ValueError, ArithmeticError, LookupError, RuntimeError, MemoryError)
 
 
@@ -129,7 +131,7 @@ def _open(file):
     try:
         if not isinstance(file, bytes) and not os.path.isfile(file):
             raise VideoError(f"{name}: {'not a file' if os.path.exists(file) else 'no such file'}")
-        with av.open(_source(file), metadata_errors="ignore", options=OPTIONS) as container:
+        with av.open(_source(file), options=OPTIONS, **METADATA) as container:
             stream = container.streams.best("video")
             if stream is None or stream.codec_context is None:
                 raise VideoError(f"{name}: there is no video stream that can be decoded")
