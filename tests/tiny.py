@@ -19,7 +19,7 @@ def render(folder):
 def make_config(path, **changes):
     """The smoke config on the videos in `path`, with dotted changes such as optim__lr=0.1."""
     cfg = config.from_file(f"{ROOT}/configs/quickstart.py:smoke")
-    cfg.data.update({"source": "folder", "path": str(path), "batch_size": 8})
+    cfg.data.update({"source": "folder", "path": str(path), "batch_size": 8, "short_side": 0})
     cfg.data.augment.size = cfg.eval.size = 24
     cfg.model.update({"depths": (1, 1), "widths": (4, 8), "strides": (1, 2), "convs": ("3d", "3d"), "dropout": 0.2})
     cfg.mesh = {"data": 1}

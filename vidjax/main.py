@@ -206,6 +206,9 @@ def main(argv):
         return 2
     try:
         return COMMANDS[name](rest)
+    except KeyboardInterrupt:
+        print(f"vidjax {name}: stopped", file=sys.stderr)
+        return 130
     except Exception as error:
         leave(name)
         raised_in = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1].filename)
