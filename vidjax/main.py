@@ -81,7 +81,7 @@ def predict(argv):
         try:
             result = predictor(path)
         except video.VideoError as error:
-            print(f"{path}\n  skipped: {error}", file=sys.stderr)
+            print(f"skipped {error}", file=sys.stderr)
             failed += 1
             continue
         print(owner.describe(path, result, predictor.meta["class_names"], values.top), flush=True)
