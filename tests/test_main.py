@@ -100,6 +100,12 @@ def test_predict_skips_a_broken_file_and_says_so(capsys, workdir, videos, tmp_pa
     assert "does not exist" in fails(capsys, "predict", str(tmp_path / "none.mp4"), f"--workdir={workdir}")
 
 
+def test_predict_refuses_what_it_would_not_heed(capsys, workdir, videos):
+    file = str(sorted(videos.glob("eval/*/*.mp4"))[0])
+    assert "config.eval.crops" in fails(capsys, "predict", file, f"--workdir={workdir}", "--config.eval.crops=3")
+    assert "--workdir=DIR" in fails(capsys, "predict", file)
+
+
 def test_models_lists_every_variant(capsys):
     assert main.main(["models"]) == 0
     text = capsys.readouterr().out

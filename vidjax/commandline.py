@@ -27,7 +27,7 @@ def parse(command, argv, define=(), load=None):
     for add in define:
         add(values)
     if load:
-        flags.DEFINE_string("workdir", None, "the run's folder", flag_values=values)
+        workdir_flag(values)
     if {"--help", "-h", "-help"} & set(argv):
         print(help_text(command, values, load))
         sys.exit(0)
@@ -37,6 +37,10 @@ def parse(command, argv, define=(), load=None):
         return values, values([command.__name__, *argv])[1:]
     except flags.Error as error:
         raise UsageError(f"{str(error).rstrip('.')}.") from None
+
+
+def workdir_flag(values):
+    flags.DEFINE_string("workdir", None, "the run's folder", flag_values=values)
 
 
 def add_config(values, argv, load):

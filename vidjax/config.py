@@ -41,20 +41,20 @@ def dumps(cfg):
     return json.dumps(cfg.to_dict() if isinstance(cfg, ConfigDict) else cfg, indent=2, sort_keys=True)
 
 
-def loads(text):
-    """The inverse of `dumps`; lists become tuples, as in Python configs."""
+def from_dict(values):
+    """The config of nested dictionaries, such as JSON gives; lists become tuples, as in Python configs."""
 
     def freeze(value):
         if isinstance(value, dict):
             return {key: freeze(item) for key, item in value.items()}
         return tuple(freeze(item) for item in value) if isinstance(value, list) else value
 
-    return ConfigDict(freeze(json.loads(text)))
+    return ConfigDict(freeze(values))
 
 
 def changes(old, new):
     """What differs between two configs as dictionaries, one `key: old -> new` each."""
-    old, new = ({key: loads(dumps(cfg))[key] for key in keys(loads(dumps(cfg)))} for cfg in (old, new))
+    old, new = ({key: cfg[key] for key in keys(cfg)} for cfg in (from_dict(old), from_dict(new)))
     named = sorted({*old, *new})
     return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in named if old.get(key) != new.get(key)]
 
@@ -77,7 +77,7 @@ def load(workdir):
     path = os.path.join(workdir, "config.json")
     try:
         with open(path, encoding="utf-8") as file:
-            return loads(file.read())
+            return from_dict(json.load(file))
     except FileNotFoundError:
         raise ConfigError(f"no run in {workdir}: {path} is missing; give --config to start one there.") from None
     except ValueError as error:

@@ -128,6 +128,13 @@ class Evaluator:
         self.cfg, self.model, self.mesh, self.source = cfg, model, mesh, source
         self.step = make_step(model, mesh, places, cfg.eval.average)
 
+    @functools.cached_property
+    def cost(self):
+        """Parameters, and multiply-adds of one view in units of 10^9."""
+        shape = (1, self.cfg.data.clip.size, self.cfg.eval.size, self.cfg.eval.size, 3)
+        params, macs = models.parameters(self.model, shape), models.macs(self.model, shape)
+        return {"params": params, "gmac_per_view": macs / 1e9}
+
     def scores(self, variables):
         """Probabilities (N, C) of every video in the source's order and {index: error} of those unreadable."""
         views, n = self.cfg.eval, len(self.source)
@@ -148,7 +155,8 @@ class Evaluator:
     def __call__(self, variables, step, workdir):
         """Writes `report_<step>.json`, `.html` and `scores_<step>.npz`; returns the report.
 
-        Raises EvaluationError if a video cannot be read and `eval.allow_bad` is off.
+        Process 0's has also `page`, the path of the page, and `example`, a video's. Raises EvaluationError if a video
+        cannot be read and `eval.allow_bad` is off.
         """
         began = time.perf_counter()
         scores, errors = self.scores(variables)
@@ -162,14 +170,14 @@ class Evaluator:
         result = self.report(step, kept, labels, records, errors, seconds)
         if jax.process_index() == 0:
             save_scores(workdir, step, kept, labels, [record["id"] for record in records])
-            result["page"] = report.write(workdir, result, strips(result["mistakes"], records))
+            page = report.write(workdir, result, strips(result["mistakes"], records))
+            result |= {"page": page, "example": records[0]["path"]}
         return result
 
     def report(self, step, scores, labels, records, errors, seconds):
         """The report of `report.write`, from the scores (N, C) of the readable videos."""
         cfg, names, found = self.cfg, self.source.classes, metrics(scores, labels)
         views = cfg.eval
-        shape = (1, cfg.data.clip.size, views.size, views.size, 3)
         predicted = scores.argmax(1)
         wrong = np.flatnonzero(predicted != labels)
         wrong = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind="stable")][:12]
@@ -177,12 +185,7 @@ class Evaluator:
             "step": step,
             "version": vidjax.__version__,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "model": {
-                "name": cfg.model.name,
-                "variant": cfg.model.variant,
-                "params": models.parameters(self.model, shape),
-                "gmac_per_view": models.macs(self.model, shape) / 1e9,
-            },
+            "model": {"name": cfg.model.name, "variant": cfg.model.variant} | self.cost,
             "config": cfg.to_dict(),
             "config_hash": config.digest(cfg),
             "class_names": list(names),

@@ -12,7 +12,7 @@ from absl import flags
 
 import vidjax
 from vidjax import config
-from vidjax.commandline import UsageError, parse, take
+from vidjax.commandline import UsageError, parse, take, workdir_flag
 
 BUGS = (AttributeError, LookupError, NameError, TypeError, ArithmeticError, AssertionError)  # never a user's doing
 # On CPU, Eigen runs a 2-D convolution on all cores where XLA's newer default leaves one of few features on one. A
@@ -33,7 +33,6 @@ def train(argv):
     """
     join(argv)
     values, _ = parse(train, argv, [process_flags], from_run)
-    from vidjax import data
     from vidjax import train as owner
 
     report = owner.train(values.config, values.workdir)
@@ -41,8 +40,7 @@ def train(argv):
         return EXIT_STOPPED
     if "page" in report:
         tell(report)
-        example = data.source(values.config.data, "eval")[0]["path"]
-        print(f"try      vidjax predict {shlex.quote(example)} --workdir={shlex.quote(values.workdir)}")
+        print(f"try      vidjax predict {shlex.quote(report['example'])} --workdir={shlex.quote(values.workdir)}")
     return 0
 
 
@@ -69,9 +67,9 @@ def predict(argv):
 
     Prepares pixels as the checkpoint was trained. A file that cannot be read is named and skipped; exit code 1 then.
     """
-    values, paths = parse(predict, argv, [step_flag, top_flag], from_checkpoint)
-    if not paths:
-        raise UsageError("give a video file or a folder: vidjax predict FILE_OR_FOLDER --workdir=DIR.")
+    values, paths = parse(predict, argv, [workdir_flag, step_flag, top_flag])
+    if not paths or not values.workdir:
+        raise UsageError("give a video file or a folder, and a run: vidjax predict FILE_OR_FOLDER --workdir=DIR.")
     from vidjax import predict as owner
     from vidjax.data import video
 
@@ -164,7 +162,7 @@ def from_checkpoint(file, workdir):
 
     if file:
         raise UsageError("--config=FILE is for training; a checkpoint carries its config, and --config.KEY changes it.")
-    return config.loads(config.dumps(checkpoint.read_meta(workdir)["config"]))
+    return config.from_dict(checkpoint.read_meta(workdir)["config"])
 
 
 def join(argv):

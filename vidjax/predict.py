@@ -18,7 +18,7 @@ class Predictor:
     def __init__(self, workdir, step=None):
         variables, self.meta, _ = checkpoint.load_variables(workdir, step=step)
         self.variables = jax.device_put(variables)
-        cfg = config.loads(config.dumps(self.meta["config"]))
+        cfg = config.from_dict(self.meta["config"])
         self.model = models.build(cfg.model, num_classes=len(self.meta["class_names"]))
         self.step = jax.jit(functools.partial(evaluate.eval_step, model=self.model, average=cfg.eval.average))
 
