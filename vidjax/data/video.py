@@ -7,33 +7,46 @@ with B-frames.
 """
 
 import bisect
+import collections
 import contextlib
 import fractions
-import functools
 import io
 import itertools
 import os
 import pathlib
+import threading
+import time
 import typing
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from vidjax.data import packets
 
 MAX_PIXELS = 8192**2
+TIME_LIMIT = 10.0  # seconds of processor time that reading a file may take, and 1 more for each frame asked for
+IO_TIMEOUT = 60.0  # seconds of wall clock that opening a file or reading a packet may take
+CACHED = 65536  # places to seek to that finished scans keep in memory, about 16 MB
 SKIP = 2  # decoding so many unwanted pictures costs no more than a seek
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,gif,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,asf,ogg,mxf,rm,ivf"
 LIMIT = {"max_pixels": str(MAX_PIXELS)}
 OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS} | LIMIT
 # Metadata in Latin-1 must not make a video unreadable; PyAV 19 no longer minds it and has no such argument.
+SCANS, LOCK = collections.OrderedDict(), threading.Lock()
 METADATA = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 FAILURES = (av.error.FFmpegError, OSError, ValueError, ArithmeticError, LookupError, RuntimeError, MemoryError)
 
 
 class VideoError(ValueError):
     """A file that cannot be read as video; one sentence that begins with the file's name."""
+
+
+class _Format(typing.NamedTuple):
+    name: str  # FFmpeg's
+    multiple: int  # of which width and height are
+    options: dict  # of the conversion
+    shape: typing.Callable  # (height, width) -> shape of a picture
 
 
 class _Index(typing.NamedTuple):
@@ -46,35 +59,50 @@ class _Index(typing.NamedTuple):
     starts: tuple[packets.Start, ...]
 
 
-def probe(file):
+FULL = {"interpolation": Interpolation.BILINEAR, "dst_color_range": ColorRange.JPEG, "threads": 1}
+FORMAT = {
+    "rgb": _Format("rgb24", 1, FULL, lambda height, width: (height, width, 3)),
+    "yuv420": _Format(
+        "yuvj420p", 2, FULL | {"dst_colorspace": Colorspace.ITU601}, lambda height, width: (height * 3 // 2, width)
+    ),
+}
+
+
+def probe(file, key=None, time_limit=None):
     """What a file holds: {num_frames, fps, width, height, duration}; packets are counted, the first frame is decoded.
 
-    `file` is a path or the file's bytes. Width and height are those of the upright picture, `fps` the mean rate,
-    duration in seconds. VideoError.
+    `file`, `key` and `time_limit` as for `read`. Width and height are those of the upright picture, `fps` the mean
+    rate, duration in seconds. VideoError.
     """
-    index = _index(file)
-    height, width = _size(file, index, 0)
+    index = _index(file, key, _clock(file, time_limit))
+    height, width = _size(file, index, 0, 1)
     shape = {"width": width, "height": height}
     return {"num_frames": index.num_frames, "fps": index.fps, **shape, "duration": index.duration}
 
 
-def read(file, indices, short_side=0):
+def read(file, indices, short_side=0, pixels="rgb", key=None, time_limit=None):
     """Decodes the frames `indices`, in any order, with repeats: -> uint8 RGB (len(indices), H, W, 3), upright.
 
-    `file` is a path or the file's bytes. `short_side` > 0 resizes while converting, aspect kept, so that the shorter
-    side has exactly that many pixels (also upwards). Non-square pixels are not stretched. VideoError where a frame
-    cannot be had.
+    `file` is a path or the file's bytes; a hashable `key` that stands for those bytes spares their next scan.
+    `short_side` > 0 resizes while converting, aspect kept, so that the shorter side has exactly that many pixels (also
+    upwards). Non-square pixels are not stretched. `pixels="yuv420"` gives I420 planes in BT.601 full range instead,
+    (len(indices), H * 3 // 2, W) with sizes rounded to even numbers. VideoError where a frame cannot be had, or not
+    within `time_limit` seconds (None: TIME_LIMIT) of processor time plus one for each frame.
     """
     indices = np.asarray(indices, np.int64).reshape(-1)
     if indices.size == 0 or indices.min() < 0 or short_side < 0:
         raise ValueError(f"read needs frame numbers >= 0 and short_side >= 0, got {indices.tolist()} and {short_side}")
-    index = _index(file)
+    if pixels not in FORMAT:
+        raise ValueError(f"pixels must be one of {', '.join(FORMAT)}, not {pixels!r}")
     wanted, places = np.unique(indices, return_inverse=True)
+    check = _clock(file, time_limit, wanted.size)
+    index = _index(file, key, check)
     if wanted[-1] >= index.num_frames:
         raise VideoError(
             f"{_name(file)}: frame {wanted[-1]} cannot be decoded, there are only {index.num_frames} frames"
         )
-    frames = _decode(file, index, wanted.tolist(), *_size(file, index, short_side))
+    size = _size(file, index, short_side, FORMAT[pixels].multiple)
+    frames = _decode(file, index, wanted.tolist(), size, FORMAT[pixels], check)
     return frames if np.array_equal(wanted, indices) else frames[places]
 
 
@@ -154,32 +182,55 @@ def _check_pixels(name, width, height):
         raise VideoError(f"{name}: pictures of {width}x{height} pixels are refused, the limit is {MAX_PIXELS} pixels")
 
 
-def _size(file, index, short_side):
+def _clock(file, limit, frames=0):
+    """A function that raises VideoError when this thread has worked for longer than reading `file` may take."""
+    limit, start = (TIME_LIMIT if limit is None else limit) + frames, time.thread_time()
+
+    def check():
+        if time.thread_time() - start > limit:
+            raise VideoError(f"{_name(file)}: reading takes longer than the limit of {limit:g} s; re-encode the file")
+
+    return check
+
+
+def _size(file, index, short_side, multiple):
     """Height and width of the upright pictures that a read returns."""
     height, width = (index.width, index.height) if index.turns % 2 else (index.height, index.width)
-    if short_side:
-        short = min(height, width)
-        height, width = (max(1, round(side * short_side / short)) for side in (height, width))
+    scale = short_side / min(height, width) if short_side else 1
+    height, width = (max(1, round(side * scale / multiple)) * multiple for side in (height, width))
     _check_pixels(_name(file), width, height)
     return height, width
 
 
-def _index(file):
-    if isinstance(file, bytes):
-        return _scan(file)
-    try:
-        stat = os.stat(file)
-    except (OSError, ValueError) as error:
-        raise VideoError(f"{_name(file)}: {_reason(error)}") from error
-    return _scan_once(os.fspath(file), stat.st_mtime_ns, stat.st_size)
+def _index(file, key, check):
+    """The scan of a file, from memory where the same was scanned lately."""
+    if not isinstance(file, bytes):
+        try:
+            stat = os.stat(file)
+        except (OSError, ValueError) as error:
+            raise VideoError(f"{_name(file)}: {_reason(error)}") from error
+        key = (os.fspath(file), stat.st_mtime_ns, stat.st_size)
+    elif key is not None:
+        key = (key, len(file))
+    with LOCK:
+        if key in SCANS:
+            SCANS.move_to_end(key)
+            return SCANS[key]
+    index = _scan(file, check)
+    if key is not None:
+        _remember(key, index)
+    return index
 
 
-@functools.lru_cache(maxsize=4096)
-def _scan_once(path, mtime_ns, size):
-    return _scan(path)
+def _remember(key, index):
+    """Keeps a scan, and forgets the longest unused ones beyond CACHED starts."""
+    with LOCK:
+        SCANS[key] = index
+        while sum(len(scan.starts) for scan in SCANS.values()) > CACHED and len(SCANS) > 1:
+            SCANS.popitem(last=False)
 
 
-def _scan(file):
+def _scan(file, check):
     """Demuxes the whole file and decodes its first picture: -> _Index."""
     with _open(file) as (container, stream):
         found = packets.pictures(container.demux(stream), stream.codec_context.name)
@@ -193,17 +244,17 @@ def _scan(file):
     return _Index(count, frame.width, frame.height, round(frame.rotation / 90) % 4, fps, count / fps, starts)
 
 
-def _decode(file, index, wanted, height, width):
-    """Decodes the ascending frame numbers `wanted`: -> uint8 (len(wanted), height, width, 3)."""
-    out, reformatter, done = np.empty((len(wanted), height, width, 3), np.uint8), VideoReformatter(), 0
-    size = (height, width) if index.turns % 2 else (width, height)
+def _decode(file, index, wanted, size, form, check):
+    """Decodes the ascending frame numbers `wanted` at (height, width) `size`: -> uint8 (len(wanted), ...)."""
+    out, reformatter, done = np.empty((len(wanted), *form.shape(*size)), np.uint8), VideoReformatter(), 0
+    flat = size if index.turns % 2 else size[::-1]
     for starts in dict.fromkeys((index.starts, index.starts[:1])):  # exactly, then counting from the beginning
         with _open(file) as (container, stream):
             problem = "the file ends before it"
             try:
                 for frame in _pick(container, stream, starts, wanted[done:]):
                     _check_pixels(_name(file), frame.width, frame.height)
-                    out[done] = np.rot90(_rgb(reformatter, frame, size), index.turns)
+                    _store(reformatter.reformat(frame, *flat, form.name, **form.options), index.turns, out[done])
                     done += 1
             except av.error.FFmpegError as error:
                 problem = _reason(error)
@@ -212,9 +263,15 @@ def _decode(file, index, wanted, height, width):
     raise VideoError(f"{_name(file)}: frame {wanted[done]} of {index.num_frames} cannot be decoded ({problem})")
 
 
-def _rgb(reformatter, frame, size):
-    options = {"interpolation": Interpolation.BILINEAR, "dst_color_range": ColorRange.JPEG, "threads": 1}
-    return reformatter.reformat(frame, *size, "rgb24", **options).to_ndarray()
+def _store(frame, turns, out):
+    """Copies the planes of a picture, turned upright, one behind the other into `out`."""
+    flat, at = out.reshape(-1), 0
+    for plane in frame.planes:
+        pixels = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+        channels = 3 if len(frame.planes) == 1 else 1
+        pixels = np.rot90(pixels[:, : plane.width * channels].reshape(plane.height, plane.width, channels), turns)
+        flat[at : at + pixels.size].reshape(pixels.shape)[...] = pixels
+        at += pixels.size
 
 
 def _pick(container, stream, starts, wanted):
