@@ -1,60 +1,98 @@
-"""Which picture of a video each packet is, and where decoding can begin: found by demuxing alone."""
+"""Which picture of a video each packet is, where decoding can begin, what it may leave out: found by demuxing alone."""
 
+import array
 import typing
 
+import numpy as np
 
-class Packet(typing.NamedTuple):
-    pts: int | None
-    dts: int | None
-    key: bool
-    place: tuple  # (position in the file, size)
-    hidden: bool  # decoded but not shown: outside the file's edit list
+UNKNOWN = -(2**63)  # a time or position that is not given
+KEY, HIDDEN, SPARE = 1, 2, 4
 
 
-class Start(typing.NamedTuple):
-    rank: int  # number of the first picture counted
-    dts: int | None  # where to seek; None: the beginning of the file
-    place: tuple  # of the keyframe's packet
+class Packets(typing.NamedTuple):
+    """The packets of one picture each in decoding order; 33 bytes a packet, a file may have millions."""
+
+    pts: array.array
+    dts: array.array
+    place: array.array  # position in the file
+    size: array.array
+    flags: bytearray  # KEY; HIDDEN: decoded but outside the edit list; SPARE: no other picture refers to it
 
 
 class Order(typing.NamedTuple):
     count: int  # pictures shown
     ticks: int  # between the first and the last, in the stream's time base; 0: unknown
-    starts: tuple[Start, ...]  # by rank; the beginning of the file is the first
+    starts: np.ndarray  # (n, 4) rank, dts, place, size of keyframes by rank; row 0 is the beginning of the file
+    spare: np.ndarray  # (n, 2) rank, pts of the pictures that none refers to, by rank
 
 
 def order(packets):
-    """Ranks packets in decoding order by presentation time: [Packet] -> Order.
+    """Ranks packets by presentation time: Packets -> Order.
 
     Pictures before the first keyframe in either order cannot be decoded and do not count (a broadcast cut in an open
     group of pictures). Where packets carry no usable times the only start is the beginning.
     """
-    first = next((i for i, packet in enumerate(packets) if packet.key), 0)
-    packets = packets[first:]
-    shown = [packet.pts for packet in packets if not packet.hidden]
-    if None in shown or packets[0].pts is None or len(set(shown)) < len(shown):
-        return Order(len(shown), 0, (Start(0, None, ()),))
-    times = sorted(pts for pts in shown if pts >= packets[0].pts)
-    rank = {pts: i for i, pts in enumerate(times)}
-    seekable = [packet for packet in packets[1:] if packet.key and not packet.hidden and packet.dts is not None]
-    starts = sorted(Start(rank[packet.pts], packet.dts, packet.place) for packet in seekable if rank.get(packet.pts))
-    return Order(len(times), times[-1] - times[0] if times else 0, (Start(0, None, ()), *starts))
+    flags = np.frombuffer(packets.flags, np.uint8)
+    key, hidden, spare = (flags & flag > 0 for flag in (KEY, HIDDEN, SPARE))
+    first = int(key.argmax())
+    pts, dts, place, size = (np.array(column[first:], np.int64) for column in packets[:4])
+    key, shown, spare = key[first:], ~hidden[first:], spare[first:]
+    starts = np.zeros((1, 4), np.int64)
+    if UNKNOWN in pts[shown] or pts[0] == UNKNOWN or np.unique(pts[shown]).size < shown.sum():
+        return Order(int(shown.sum()), 0, starts, np.zeros((0, 2), np.int64))
+    times = np.sort(pts[shown & (pts >= pts[0])])
+    rank = np.searchsorted(times, pts)
+    key &= shown & (rank > 0) & (dts != UNKNOWN)
+    spare &= shown & (pts >= pts[0])
+    starts = np.vstack([starts, _sorted(rank[key], dts[key], place[key], size[key])])
+    ticks = int(times[-1]) - int(times[0]) if times.size else 0
+    return Order(times.size, ticks, starts, _sorted(rank[spare], pts[spare]))
+
+
+def _sorted(*columns):
+    """Columns -> rows in the order of the first column."""
+    return np.stack(columns, 1)[np.argsort(columns[0])]
 
 
 def pictures(demuxed, codec):
-    """The packets that become one picture each, of PyAV's demuxed packets: -> [Packet]."""
-    found, waiting = [], 0
+    """The packets that become one picture each, of PyAV's demuxed packets: -> Packets."""
+    found, waiting, length = Packets(*(array.array("q") for _ in range(4)), bytearray()), 0, None
     for packet in demuxed:
         if packet.size == 0:
             continue
+        coded, spare = True, False
         if codec == "mpeg4":
             coded, waiting = _mpeg4(bytes(packet), packet.stream.codec_context, waiting)
-        else:
-            coded = codec != "vp8" or bytes(packet)[0] & 0x10  # show_frame: alternate references are not shown
+        elif codec == "vp8":
+            coded = bytes(packet)[0] & 0x10  # show_frame: alternate references are not shown
+        elif codec == "h264":
+            length = _length(packet.stream.codec_context.extradata) if length is None else length
+            spare = length and _unreferred(memoryview(packet), length)
         if coded:
-            place = (packet.pos, packet.size)
-            found.append(Packet(packet.pts, packet.dts, packet.is_keyframe, place, packet.is_discard))
+            times = (packet.pts, packet.dts, packet.pos)
+            for column, value in zip(found, times, strict=False):
+                column.append(UNKNOWN if value is None else value)
+            found.size.append(packet.size)
+            found.flags.append(KEY * packet.is_keyframe | HIDDEN * packet.is_discard | SPARE * bool(spare))
     return found
+
+
+def _length(extradata):
+    """Bytes of the lengths between H.264 NAL units (ISO 14496-15, 5.2.4.1); 0 where start codes part them."""
+    return (extradata[4] & 3) + 1 if extradata and len(extradata) > 4 and extradata[0] == 1 else 0
+
+
+def _unreferred(data, length):
+    """Whether an H.264 packet is a picture that no other refers to: all its slices have nal_ref_idc 0 (7.4.1)."""
+    at, slices = 0, 0
+    while at + length < len(data):
+        head = data[at + length]
+        if 1 <= head & 31 <= 5:
+            if head & 0x60:
+                return False
+            slices += 1
+        at += length + int.from_bytes(data[at : at + length], "big")
+    return slices > 0
 
 
 def _mpeg4(data, context, waiting):

@@ -6,7 +6,6 @@ converts only those asked for. Timestamps of decoded frames are never used: afte
 with B-frames.
 """
 
-import bisect
 import collections
 import contextlib
 import fractions
@@ -27,13 +26,13 @@ from vidjax.data import packets
 MAX_PIXELS = 8192**2
 TIME_LIMIT = 10.0  # seconds of processor time that reading a file may take, and 1 more for each frame asked for
 IO_TIMEOUT = 60.0  # seconds of wall clock that opening a file or reading a packet may take
-CACHED = 65536  # places to seek to that finished scans keep in memory, about 16 MB
+CACHED = 16 << 20  # bytes that the latest scans may keep in memory
 SKIP = 2  # decoding so many unwanted pictures costs no more than a seek
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,gif,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,asf,ogg,mxf,rm,ivf"
 LIMIT = {"max_pixels": str(MAX_PIXELS)}
 OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS} | LIMIT
 # Metadata in Latin-1 must not make a video unreadable; PyAV 19 no longer minds it and has no such argument.
-SCANS, LOCK = collections.OrderedDict(), threading.Lock()
+SCANS, HELD, LOCK = collections.OrderedDict(), {"bytes": 0}, threading.Lock()
 METADATA = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 FAILURES = (av.error.FFmpegError, OSError, ValueError, ArithmeticError, LookupError, RuntimeError, MemoryError)
 
@@ -56,7 +55,8 @@ class _Index(typing.NamedTuple):
     turns: int  # quarter turns counter-clockwise until upright
     fps: float
     duration: float
-    starts: tuple[packets.Start, ...]
+    starts: np.ndarray  # see packets.Order
+    spare: np.ndarray
 
 
 FULL = {"interpolation": Interpolation.BILINEAR, "dst_color_range": ColorRange.JPEG, "threads": 1}
@@ -159,7 +159,7 @@ def _open(file):
     try:
         if not isinstance(file, bytes) and not os.path.isfile(file):
             raise VideoError(f"{name}: {'not a file' if os.path.exists(file) else 'no such file'}")
-        with av.open(_source(file), options=OPTIONS, **METADATA) as container:
+        with av.open(_source(file), options=OPTIONS, timeout=IO_TIMEOUT, **METADATA) as container:
             stream = container.streams.best("video")
             if stream is None or stream.codec_context is None:
                 raise VideoError(f"{name}: there is no video stream that can be decoded")
@@ -223,36 +223,51 @@ def _index(file, key, check):
 
 
 def _remember(key, index):
-    """Keeps a scan, and forgets the longest unused ones beyond CACHED starts."""
+    """Keeps a scan, and forgets those longest unused beyond CACHED bytes."""
     with LOCK:
+        HELD["bytes"] += _bytes(index) - (_bytes(SCANS[key]) if key in SCANS else 0)
         SCANS[key] = index
-        while sum(len(scan.starts) for scan in SCANS.values()) > CACHED and len(SCANS) > 1:
-            SCANS.popitem(last=False)
+        while HELD["bytes"] > CACHED:
+            HELD["bytes"] -= _bytes(SCANS.popitem(last=False)[1])
+
+
+def _bytes(index):
+    return 1000 + index.starts.nbytes + index.spare.nbytes
 
 
 def _scan(file, check):
     """Demuxes the whole file and decodes its first picture: -> _Index."""
+    frames = []
     with _open(file) as (container, stream):
-        found = packets.pictures(container.demux(stream), stream.codec_context.name)
+        found = packets.pictures(_until_first(container.demux(stream), frames, check), stream.codec_context.name)
         base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
-    with _open(file) as (container, stream):
-        frame = next(container.decode(stream), None)
-    if frame is None or not found:
+    if not frames or not found.pts:
         raise VideoError(f"{_name(file)}: there is no frame that can be decoded")
-    count, ticks, starts = packets.order(found)
+    frame, (count, ticks, starts, spare) = frames[0], packets.order(found)
     fps = float((count - 1) / (ticks * base) if ticks else rate or 25)
-    return _Index(count, frame.width, frame.height, round(frame.rotation / 90) % 4, fps, count / fps, starts)
+    turns = round(frame.rotation / 90) % 4
+    return _Index(count, frame.width, frame.height, turns, fps, count / fps, starts, spare)
+
+
+def _until_first(demuxed, frames, check):
+    """Passes packets on, and decodes them until there are `frames`."""
+    for packet in demuxed:
+        check()
+        if not frames:
+            frames += packet.decode()
+        yield packet
 
 
 def _decode(file, index, wanted, size, form, check):
     """Decodes the ascending frame numbers `wanted` at (height, width) `size`: -> uint8 (len(wanted), ...)."""
     out, reformatter, done = np.empty((len(wanted), *form.shape(*size)), np.uint8), VideoReformatter(), 0
     flat = size if index.turns % 2 else size[::-1]
-    for starts in dict.fromkeys((index.starts, index.starts[:1])):  # exactly, then counting from the beginning
+    plain = index._replace(starts=index.starts[:1], spare=index.spare[:0])
+    for way in (index, plain):  # exactly, then counting all pictures from the beginning
         with _open(file) as (container, stream):
             problem = "the file ends before it"
             try:
-                for frame in _pick(container, stream, starts, wanted[done:]):
+                for frame in _pick(container, stream, way, wanted[done:], check):
                     _check_pixels(_name(file), frame.width, frame.height)
                     _store(reformatter.reformat(frame, *flat, form.name, **form.options), index.turns, out[done])
                     done += 1
@@ -274,32 +289,40 @@ def _store(frame, turns, out):
         at += pixels.size
 
 
-def _pick(container, stream, starts, wanted):
-    """Yields the decoded frames numbered `wanted`, seeking to keyframes; ends early where the file does."""
-    ranks, position = [start.rank for start in starts], 0
-    frames = _from(container, stream, starts[0])
-    for number in wanted:
-        start = starts[bisect.bisect_right(ranks, number) - 1]
-        if start.rank - position > SKIP:
-            frames, position = _from(container, stream, start), start.rank
-        frame = next(itertools.islice(frames, number - position, None), None)
+def _pick(container, stream, index, wanted, check):
+    """Yields the decoded frames numbered `wanted`, seeking to keyframes; ends early where the file does.
+
+    Pictures that are not wanted and that no other refers to are not decoded.
+    """
+    left_out = index.spare[~np.isin(index.spare[:, 0], wanted)]
+    unwanted = frozenset(left_out[:, 1].tolist())
+    places = wanted - np.searchsorted(left_out[:, 0], wanted)  # counted without those left out
+    starts = index.starts[np.searchsorted(index.starts[:, 0], wanted, "right") - 1]
+    starts[:, 0] -= np.searchsorted(left_out[:, 0], starts[:, 0])
+    frames, position = _from(container, stream, index.starts[0], unwanted, check), 0
+    for place, start in zip(places, starts, strict=True):
+        if start[0] - position > SKIP:
+            frames, position = _from(container, stream, start, unwanted, check), start[0]
+        frame = next(itertools.islice(frames, place - position, None), None)
         if frame is None:
             return
-        position = number + 1
+        position = place + 1
         yield frame
 
 
-def _from(container, stream, start):
+def _from(container, stream, start, unwanted, check):
     """Yields the frames that count from one start on; nothing where the seek does not find the keyframe's packet.
 
     After a seek, pictures that come out before the key frame belong to the group before it.
     """
-    if start.dts is not None:
-        container.seek(start.dts, stream=stream)
-    found = key = start.dts is None
+    rank, dts, *place = start.tolist()
+    if rank:
+        container.seek(dts, stream=stream)
+    found = key = not rank
     for packet in container.demux(stream):
-        found = found or (packet.pos, packet.size) == start.place
-        if found:
+        check()
+        found = found or [packet.pos, packet.size] == place
+        if found and packet.pts not in unwanted:
             for frame in packet.decode():
                 key = key or frame.key_frame
                 if key:
