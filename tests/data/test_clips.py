@@ -22,6 +22,8 @@ def everything(num_frames, size, stride, short="loop"):
         ("evenly_spaced", clips.evenly_spaced(num_frames, size)[None]),
         ("uniform_clips", clips.uniform_clips(num_frames, size, stride, 3, short)),
         ("windows", clips.windows(num_frames, size, stride, 5, short)),
+        ("windows drop", clips.windows(num_frames, size, stride, 5, short, "drop")),
+        ("windows every", clips.windows(num_frames, size, stride, 5, short, "every")),
     ]
 
 
@@ -46,7 +48,7 @@ def test_clips_that_fit_keep_their_stride():
             for stride in STRIDES:
                 if num_frames > (size - 1) * stride:
                     spaced = [pair for pair in everything(num_frames, size, stride) if "_clip" in pair[0]]
-                    spaced += [pair for pair in everything(num_frames, size, stride) if pair[0] == "windows"]
+                    spaced += [pair for pair in everything(num_frames, size, stride) if "windows" in pair[0]]
                     for name, indices in spaced:
                         assert (np.diff(indices) == stride).all(), (name, num_frames, size, stride)
 
@@ -129,6 +131,8 @@ def test_windows_cover_the_video():
 def test_train_picks_the_sampler_by_name():
     for name in clips.SAMPLERS:
         assert clips.train(name, 50, 8, 4, rng()).shape == (8,)
+    np.testing.assert_array_equal(clips.train("random_frames", 50, 8, 4, rng(1)), clips.random_frames(50, 8, rng(1)))
+    assert clips.train("full", 50, 8, 10, rng()).tolist() == [0, 10, 20, 30, 40]
     np.testing.assert_array_equal(clips.train("random_clip", 50, 8, 4, rng(1)), clips.random_clip(50, 8, 4, rng(1)))
     np.testing.assert_array_equal(clips.train("segments", 50, 8, 4, rng(1)), clips.segments(50, 8, rng(1)))
     np.testing.assert_array_equal(clips.train("evenly_spaced", 50, 8, 4, rng(1)), clips.evenly_spaced(50, 8))
@@ -168,3 +172,108 @@ def test_evaluation_clips_by_sampler():
     assert clips.evaluation("evenly_spaced", 9, 3, 1, 2).tolist() == [[0, 4, 8], [0, 4, 8]]
     with pytest.raises(ValueError, match="there is no sampler 'tsn'"):
         clips.evaluation("tsn", 9, 3, 1, 1)
+
+
+def test_every_sampler_and_rule_takes_frames_of_the_video():
+    for num_frames in LENGTHS:
+        for size in SIZES:
+            for stride in STRIDES:
+                for name, rule in clips.RULES.items():
+                    for count in (1, 2, 5):
+                        indices = rule(num_frames, size, stride, count)
+                        case = name, num_frames, size, stride, count
+                        assert indices.dtype == np.int64, case
+                        assert indices.ndim == 2, case
+                        assert indices.shape[0] == count or "windows" in name, case
+                        assert indices.shape[1] == size or name == "full", case
+                        assert 0 <= indices.min() <= indices.max() < num_frames, case
+                for name in clips.SAMPLERS:
+                    indices = clips.train(name, num_frames, size, stride, rng())
+                    case = name, num_frames, size, stride
+                    assert indices.dtype == np.int64, case
+                    assert indices.shape == (size,) or name == "full", case
+                    assert 0 <= indices.min() <= indices.max() < num_frames, case
+                    again = clips.train(name, num_frames, size, stride, rng())
+                    np.testing.assert_array_equal(indices, again, str(case))
+
+
+def test_random_frames_are_distinct_and_in_order():
+    draw = rng()
+    for _ in range(200):
+        frames = clips.random_frames(9, 4, draw)
+        assert (np.diff(frames) > 0).all()
+    seen = {tuple(clips.random_frames(4, 2, draw).tolist()) for _ in range(200)}
+    assert seen == {(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)}
+    assert clips.random_frames(5, 5, draw).tolist() == [0, 1, 2, 3, 4]
+    assert clips.random_frames(2, 6, draw).tolist() == [0, 0, 0, 1, 1, 1]
+    assert sorted(np.bincount(clips.random_frames(3, 7, draw)).tolist()) == [2, 2, 3]
+
+
+def test_full_video():
+    assert clips.full(5).tolist() == [0, 1, 2, 3, 4]
+    assert clips.full(7, 3).tolist() == [0, 3, 6]
+    assert clips.full(10, 1, 4).tolist() == [3, 4, 5, 6]
+    assert clips.full(10, 2, 3).tolist() == [2, 4, 6]
+    assert clips.full(3, 1, 4).tolist() == [0, 1, 2]
+    assert clips.evaluation("full", 10, 4, 2, 2).tolist() == [[0, 2, 4, 6]] * 2
+
+
+def test_i3d_loops_short_videos():
+    np.testing.assert_array_equal(clips.random_clip(20, 64, 1, rng()), np.arange(64) % 20)
+    assert clips.RULES["center"](300, 250, 1, 1).tolist() == [list(range(25, 275))]
+    assert clips.RULES["center"](100, 250, 1, 1).tolist() == [[*range(100), *range(100), *range(50)]]
+
+
+def test_non_overlapping_clips():
+    assert clips.non_overlapping(20, 4, 1, 3).tolist() == [[1, 2, 3, 4], [7, 8, 9, 10], [14, 15, 16, 17]]
+    assert clips.non_overlapping(12, 4, 1, 3).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert clips.non_overlapping(16, 3, 2, 2).tolist() == [[1, 3, 5], [9, 11, 13]]
+    assert clips.non_overlapping(6, 4, 1, 2).tolist() == [[0, 1, 2, 0], [3, 4, 5, 3]]
+    assert clips.non_overlapping(2, 2, 1, 4).tolist() == [[0, 0], [0, 0], [1, 1], [1, 1]]
+
+
+def test_non_overlapping_clips_share_no_frame():
+    draw = rng()
+    for num_frames in LENGTHS:
+        for count in (1, 2, 3, 7):
+            for stride in STRIDES:
+                if num_frames >= count:
+                    for generator in (None, draw):
+                        taken = clips.non_overlapping(num_frames, 4, stride, count, generator)
+                        frames = [frame for clip in taken for frame in set(clip.tolist())]
+                        assert len(frames) == len(set(frames)), (num_frames, count, stride)
+    starts = {clips.non_overlapping(12, 4, 1, 2, draw)[1, 0] for _ in range(100)}
+    assert starts == {6, 7, 8}
+
+
+def test_windows_of_c3d_drop_the_rest():
+    assert clips.windows(40, 16, 1, 8, tail="drop")[:, 0].tolist() == [0, 8, 16, 24]
+    assert clips.windows(39, 16, 1, 8, tail="drop")[:, 0].tolist() == [0, 8, 16]
+    assert clips.windows(39, 16, 1, 8)[:, 0].tolist() == [0, 8, 16, 23]
+    assert clips.windows(10, 16, 1, 8, tail="drop").tolist() == [[*range(10), *range(6)]]
+    with pytest.raises(ValueError, match="tail must be cover, drop or every, not 'pad'"):
+        clips.windows(40, 16, 1, 8, tail="pad")
+
+
+def test_stacks_of_flow():
+    assert clips.stack([0, 7], 10, 3).tolist() == [[0, 1, 2], [7, 8, 9]]
+    assert clips.stack([[8]], 10, 4).tolist() == [[[8, 9, 9, 9]]]
+    assert clips.stack(clips.evenly_stepped(30, 3, 5), 30, 5)[-1].tolist() == [24, 25, 26, 27, 28]
+
+
+def test_pad_masks_what_it_repeats():
+    indices, mask = clips.pad([3, 5, 7], 5)
+    assert indices.tolist() == [3, 5, 7, 7, 7]
+    assert mask.tolist() == [True, True, True, False, False]
+    assert indices.dtype == np.int64
+    indices, mask = clips.pad(np.arange(12).reshape(2, 6), 3)
+    assert indices.tolist() == [[1, 2, 3], [7, 8, 9]]
+    assert mask.tolist() == [[True] * 3] * 2
+    indices, mask = clips.pad([1, 2], 2)
+    assert (indices.tolist(), mask.tolist()) == ([1, 2], [True, True])
+
+
+def test_bucket_is_the_smallest_that_holds():
+    assert [clips.bucket(n, (64, 16, 32)) for n in (1, 16, 17, 32, 33, 64, 65)] == [16, 16, 32, 32, 64, 64, 64]
+    with pytest.raises(ValueError, match="buckets must name at least one length"):
+        clips.bucket(3, ())
