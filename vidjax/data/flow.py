@@ -96,12 +96,12 @@ def color(flow, bound=0.0):
     White is no motion, red is to the right, green-yellow down; the deepest colour is `bound` pixels, by default the
     longest vector's length.
     """
-    *shape, w, _ = flow.shape
-    x, y = (np.ascontiguousarray(flow[..., i], np.float32).reshape(-1, w) for i in (0, 1))
-    length, angle = cv2.cartToPolar(x, y, angleInDegrees=True)
-    saturation = np.minimum(length / (bound or max(float(length.max(initial=0)), 1e-6)), 1)
-    rgb = cv2.cvtColor(np.stack([angle % 360, saturation, np.ones_like(x)], -1), cv2.COLOR_HSV2RGB)
-    return np.rint(rgb * 255).astype(np.uint8).reshape(*shape, w, 3)
+    x, y = np.moveaxis(np.asarray(flow, np.float32), -1, 0)
+    length, sextant = np.hypot(x, y), np.arctan2(y, x) * np.float32(3 / np.pi)
+    depth = np.minimum(length / (bound or max(float(length.max(initial=0)), 1e-6)), 1)
+    places = [(sextant + start) % 6 for start in (5, 3, 1)]  # of HSV's red, green and blue
+    shares = [np.clip(np.minimum(place, 4 - place), 0, 1) for place in places]
+    return np.rint(255 - 255 * np.stack(shares, -1) * depth[..., None]).astype(np.uint8)
 
 
 def _pairs(video, function):
