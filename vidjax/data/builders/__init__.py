@@ -7,12 +7,30 @@ TFDS builders.
 import difflib
 import pathlib
 
-from vidjax.data.builders import folder
-from vidjax.data.builders.listings import Listing, labels, report, side
+from vidjax.data.builders import (
+    charades,
+    diving48,
+    folder,
+    hmdb51,
+    kinetics,
+    something,
+    sports1m,
+    ucf101,
+    ut_interaction,
+)
+from vidjax.data.builders.listings import Listing, labels, report, side, splits
 
-__all__ = ["NAMES", "Listing", "blank", "labels", "listing", "report", "side"]
+__all__ = ["NAMES", "Listing", "blank", "describe", "labels", "listing", "report", "side", "splits"]
 
 FAMILIES = {
+    "ucf101": ucf101,
+    "hmdb51": hmdb51,
+    **dict.fromkeys(kinetics.EXPECTED, kinetics),
+    **dict.fromkeys(something.EXPECTED, something),
+    "sports1m": sports1m,
+    "charades": charades,
+    "diving48": diving48,
+    "ut_interaction": ut_interaction,
     "folder": folder,
 }
 NAMES = tuple(FAMILIES)
@@ -34,6 +52,12 @@ def listing(dataset, source_dir):
 def blank(dataset):
     """The Listing of a data set without rows: what is known before any file is read."""
     return _family(dataset).blank(dataset)
+
+
+def describe(dataset):
+    """What the official files of a data set are called and where a user gets them."""
+    family = _family(dataset)
+    return f"{family.__doc__.strip()}\n\nFrom {family.SOURCE.format(dataset)}"
 
 
 def _family(dataset):

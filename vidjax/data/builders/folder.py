@@ -6,6 +6,8 @@ import os
 from vidjax.data import sources
 from vidjax.data.builders import listings
 
+SOURCE = "your own videos"
+
 
 def blank(name):
     """A folder's classes are known only once it is read."""

@@ -9,6 +9,7 @@ import csv
 import dataclasses
 import difflib
 import importlib.resources
+import itertools
 import logging
 import os
 import pathlib
@@ -17,6 +18,7 @@ import re
 from vidjax.data import sources
 
 MIRROR = {"left": "right", "right": "left", "clockwise": "counterclockwise", "counterclockwise": "clockwise"}
+ALL = ("", "all")
 LOG = logging.getLogger("vidjax")
 
 
@@ -25,7 +27,8 @@ class Listing:
     """A data set: rows {id, path, label, sides, *extras}, labels numbers of `classes` (tuples where `multi_label`).
 
     `sides` maps a split's name ("" where there is one split) to a side. `expected` and `listed` count videos per
-    (split, side): officially, and in the annotation files at hand; `missing` are the listed ids without a video.
+    (split, side), and under `ALL` together: officially, and in the annotation files at hand. `missing` are the listed
+    ids without a video, `extras` the names of further keys of rows, `eval_word` what the field calls the side `eval`.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Listing:
     missing: tuple = ()
     listed: dict = dataclasses.field(default_factory=dict)
     extras: tuple = ()
+    eval_word: str = "val"
 
 
 def side(listing, split, name):
@@ -44,25 +48,29 @@ def side(listing, split, name):
     return tuple(row for row in listing.rows if row["sides"].get(split) == name)
 
 
+def splits(listing):
+    """The names of a listing's splits, in order; ("",) where there is one."""
+    keys = [key for key in (*listing.expected, *listing.listed) if key != ALL]
+    return tuple(dict.fromkeys(split for split, _ in keys)) or ("",)
+
+
 def report(listing):
-    """One line per (split, side) and the total: how many videos are expected, listed, found and missing."""
-    found = counts(listing.rows)
-    keys = list(listing.expected) + [key for key in (*listing.listed, *found) if key not in listing.expected]
-    lines = [_line(listing, key, found.get(key, 0)) for key in dict.fromkeys(keys)]
-    total = f"{listing.name}: {len(listing.rows):,} videos of {len(listing.classes):,} classes"
-    return "\n".join([*lines, total + (f", {len(listing.missing):,} missing" if listing.missing else "")])
+    """One line per (split, side), then the whole: how many videos are expected, listed, found and missing."""
+    found = counts(listing.rows) | {ALL: len(listing.rows)}
+    listed = listing.listed | {ALL: len(listing.rows) + len(listing.missing)}
+    keys = dict.fromkeys([key for key in (*listing.expected, *listed) if key != ALL] + [ALL])
+    return "\n".join(_line(listing, key, listed.get(key, 0), found.get(key, 0)) for key in keys)
 
 
-def _line(listing, key, found):
-    """`kinetics400 val: 19,796 expected, 19,404 found, 392 missing`; eval is called test where there is no other."""
-    split, name = key
-    has_test = any(name == "test" for _, name in (*listing.expected, *listing.listed))
-    word = ("val" if has_test else "test") if name == "eval" and listing.expected else name
-    expected, listed = listing.expected.get(key), listing.listed.get(key, found)
+def _line(listing, key, listed, found):
+    """`kinetics400 val: 19,796 expected, 19,404 found, 392 missing`; what is listed only where it is a third number."""
+    (split, name), expected = key, listing.expected.get(key)
+    where = [listing.name] + ([f"split {split}"] if split else [])
+    where += [listing.eval_word if name == "eval" else name] if key != ALL else []
     parts = [f"{expected:,} expected"] if expected is not None else []
     parts += [f"{listed:,} listed"] if listed not in (expected, found) else []
     parts += [f"{found:,} found"] + ([f"{listed - found:,} missing"] if listed > found else [])
-    return f"{listing.name}{f' split {split}' if split else ''} {word}: {', '.join(parts)}"
+    return f"{' '.join(where)}: {', '.join(parts)}"
 
 
 def counts(rows):
@@ -112,8 +120,8 @@ def find(dataset, root, names, source):
 
     ValueError where none is there.
     """
-    for pattern in [name for folder in ("", "annotations/", "labels/", "*/") for name in (folder + n for n in names)]:
-        if found := sorted(root.glob(pattern)):
+    for folder, file in itertools.product(("", "annotations/", "labels/", "*/"), names):
+        if found := sorted(root.glob(folder + file)):
             return found[0]
     raise ValueError(f"{dataset}: no file {' or '.join(names)} in {root} or a folder in it: get it from {source}")
 
