@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import vidjax
-from vidjax import checkpoint, config, data, logs, models, report, sharding
-from vidjax.data import clips, video
+from vidjax import checkpoint, config, data, inputs, logs, models, report, sharding
+from vidjax.data import clips, modalities, protocols
 
 log = logging.getLogger("vidjax")
 
@@ -22,37 +22,66 @@ class EvaluationError(RuntimeError):
     """An evaluation that cannot give an honest number; the message says why."""
 
 
-def eval_step(variables, batch, *, model, average):
-    """Probabilities of each video: {video uint8 (B, V, T, S, S, 3), mask (B,)} -> {scores (B, C), mask (B,)}.
+def eval_step(variables, batch, net=None, *, model, average, prepare=inputs.prepare, multi_label=False, tasks=()):
+    """Scores of each video: {inputs {key: (B, V, ...)}, view_mask (B, V), mask (B,)} -> {scores (B, C), mask (B,)}.
 
-    The mean over a video's V views is of their softmax (`average` "prob") or of their logits ("logit").
+    The mean over a video's views, those of `view_mask` 1, is of their probabilities (`average` "prob") or of their
+    logits ("logit"). Probabilities are a softmax, of the own classes in a mixture, or of each class if `multi_label`.
     """
-    b, v = batch["video"].shape[:2]
-    inputs = batch["video"].reshape(b * v, *batch["video"].shape[2:]).astype(jnp.float32) / 255
-    logits, _ = model.apply(variables, inputs, train=False)
+    b, v = batch["view_mask"].shape
+    views = jax.tree.map(lambda x: x.reshape(b * v, *x.shape[2:]), batch["inputs"])
+    logits, _ = model.apply(variables, prepare(views, net=net), train=False)
     logits = logits.reshape(b, v, -1)
-    scores = jax.nn.softmax(logits).mean(1) if average == "prob" else jax.nn.softmax(logits.mean(1))
+    if tasks:
+        logits = jnp.where(jnp.array(tasks) == batch["task"][:, None, None], logits, -jnp.inf)
+    share = batch["view_mask"] / jnp.maximum(batch["view_mask"].sum(1, keepdims=True), 1)
+    squash = jax.nn.sigmoid if multi_label else jax.nn.softmax
+    mean = lambda x: jnp.sum(jnp.where(share[..., None] > 0, x * share[..., None], 0), 1)  # noqa: E731
+    scores = mean(squash(logits)) if average == "prob" else squash(mean(logits))
     return {"scores": scores, "mask": batch["mask"]}
 
 
-def make_step(model, mesh, places, average):
+def make_step(cfg, model, mesh, places, source):
     """The compiled evaluation step; every process gets the whole batch's scores."""
-    if average not in ("prob", "logit"):
-        raise ValueError(f"config.eval.average '{average}' is unknown; choose prob or logit.")
-    batch = jax.sharding.NamedSharding(mesh, sharding.BATCH)
-    return jax.jit(
-        functools.partial(eval_step, model=model, average=average),
-        in_shardings=(places, {"video": batch, "mask": batch}),
-        out_shardings=sharding.replicated(mesh),
+    if cfg.eval.average not in ("prob", "logit"):
+        raise ValueError(f"config.eval.average '{cfg.eval.average}' is unknown; choose prob or logit.")
+    step = functools.partial(
+        eval_step,
+        model=model,
+        average=cfg.eval.average,
+        prepare=functools.partial(inputs.prepare, data=data.options(cfg.data)),
+        multi_label=source.multi_label,
+        tasks=getattr(source, "tasks", ()),
     )
+    batch, whole = jax.sharding.NamedSharding(mesh, sharding.BATCH), sharding.replicated(mesh)
+    return jax.jit(step, in_shardings=(places, batch, whole), out_shardings=whole)
+
+
+def to_devices(batch, mesh, size):
+    """What of a batch goes to the devices, as part of the global arrays."""
+    arrays = {key: batch[key] for key in ("inputs", "label", "mask", "task", "view_mask") if key in batch}
+    return sharding.to_devices(arrays, mesh, size)
+
+
+def load_net(section):
+    """The variables of the MotionNet that makes a config's flow, from the checkpoint it names; None without one."""
+    section = data.options(section)
+    if "flow" not in section["modalities"] or section["flow"]["source"] != "motionnet":
+        return None
+    variables, meta, _ = checkpoint.load_variables(section["flow"]["path"])
+    if meta["config"]["model"]["name"] != "motionnet":
+        raise EvaluationError(f"data.flow.path {section['flow']['path']} holds a {meta['config']['model']['name']} model")
+    return variables
 
 
 def metrics(scores, labels):
-    """Top-1, top-5, loss in nats, accuracy per class and confusion from probabilities (N, C) and labels (N,).
+    """Top-1, top-5, loss in nats, accuracy per class and confusion from probabilities (N, C) and labels (N,) or (N, C).
 
     Ties go to the lower class index; top-5 is None for fewer than six classes; rows of `confusion` are true classes.
+    Of several labels a video counts as the one of highest score: a hit at k is any true label in the top k.
     """
     n, classes = scores.shape
+    labels = counted(scores, labels)
     order = np.argsort(-scores, axis=1, kind="stable")
     hit = order == labels[:, None]
     confusion = np.zeros((classes, classes), int)
@@ -69,6 +98,21 @@ def metrics(scores, labels):
         "correct": right.tolist(),
         "confusion": confusion.tolist(),
     }
+
+
+def counted(scores, labels):
+    """The one label (N,) by which a video counts: of several (N, C), the true one of highest score."""
+    return labels if labels.ndim == 1 else np.where(labels > 0, scores, -1).argmax(1)
+
+
+def label_array(records, source):
+    """The labels of records: (N,) ints, or (N, C) zeros and ones where a video has several."""
+    if not source.multi_label:
+        return np.array([record["label"] for record in records])
+    labels = np.zeros((len(records), len(source.classes)), np.int8)
+    for row, record in zip(labels, records, strict=True):
+        row[list(record["label"])] = 1
+    return labels
 
 
 def check_classes(source, meta, workdir):
@@ -99,12 +143,13 @@ def refuse(errors, source, allow_bad):
 
 def meta(cfg, model, class_names):
     """What travels with the weights: the config, the class names and how pixels become the model's input."""
-    views, clip = cfg.eval, cfg.data.clip
+    views, clip, section = cfg.eval, cfg.data.clip, data.options(cfg.data)
     return {
         "version": vidjax.__version__,
         "config": cfg.to_dict(),
         "class_names": list(class_names),
-        "preprocess": {
+        "preprocess": {key: section[key] for key in modalities.SETTINGS}
+        | {
             "frames": clip.size,
             "stride": clip.stride,
             "sampler": clip.sampler,
@@ -120,19 +165,42 @@ def meta(cfg, model, class_names):
     }
 
 
-class Evaluator:
-    """Evaluates a model's variables on a source: compiled once, the same digits in training and in a job."""
+def with_protocol(cfg):
+    """A config whose views are those of its `eval.protocol`, where it names one; what that leaves open stays."""
+    if not cfg.eval.get("protocol"):
+        return cfg
+    protocol, cfg = protocols.find(cfg.eval.protocol), cfg.copy_and_resolve_references()
+    if protocol.feature:
+        raise EvaluationError(
+            f"config.eval.protocol {cfg.eval.protocol} averages the activation {protocol.feature}, not scores; "
+            f"choose one of {', '.join(name for name, one in protocols.PROTOCOLS.items() if not one.feature)}."
+        )
+    chosen = {"crops": protocol.crops, "resize": protocol.resize, "size": protocol.size, "average": protocol.average}
+    cfg.eval.update({key: value for key, value in chosen.items() if value is not None})
+    cfg.data.clip.size, cfg.data.clip.stride = (
+        protocol.frames or cfg.data.clip.size,
+        protocol.stride or cfg.data.clip.stride,
+    )
+    cfg.eval.clips = protocol.clips
+    return cfg
 
-    def __init__(self, cfg, model, mesh, places, source):
+
+class Evaluator:
+    """Evaluates a model's variables on a source: compiled once, the same digits in training and in a job.
+
+    `net` are the variables of the net that makes the flow, if one does (`load_net`).
+    """
+
+    def __init__(self, cfg, model, mesh, places, source, net=None):
         check_readable(source, cfg.eval.allow_bad)
-        self.cfg, self.model, self.mesh, self.source = cfg, model, mesh, source
-        self.step = make_step(model, mesh, places, cfg.eval.average)
+        self.cfg, self.model, self.mesh, self.source, self.net = with_protocol(cfg), model, mesh, source, net
+        self.step = make_step(self.cfg, model, mesh, places, source)
 
     @functools.cached_property
     def cost(self):
         """Parameters, and multiply-adds of one view in units of 10^9."""
-        shape = (1, self.cfg.data.clip.size, self.cfg.eval.size, self.cfg.eval.size, 3)
-        params, macs = models.parameters(self.model, shape), models.macs(self.model, shape)
+        example = inputs.example(data.options(self.cfg.data), self.cfg.data.clip.size, self.cfg.eval.size)
+        params, macs = models.parameters(self.model, example), models.macs(self.model, example)
         return {"params": params, "gmac_per_view": macs / 1e9}
 
     def scores(self, variables):
@@ -145,8 +213,7 @@ class Evaluator:
         with contextlib.closing(batches):
             for batch in logs.track(batches, "evaluating", **shown):
                 errors |= {int(i): str(e) for i, e in zip(batch["index"], batch["error"], strict=True) if e and i >= 0}
-                arrays = {"video": batch["video"], "mask": batch["mask"]}
-                out = self.step(variables, sharding.to_devices(arrays, self.mesh, views.batch_size))
+                out = self.step(variables, to_devices(batch, self.mesh, views.batch_size), self.net)
                 scores.append(out["scores"])
                 masks.append(out["mask"])
         scores, masks = (np.concatenate(jax.device_get(x))[:n] for x in (scores, masks))
@@ -166,12 +233,12 @@ class Evaluator:
         if not records:
             raise EvaluationError(f"no video of {self.source.name} could be read: there is nothing to evaluate.")
         kept = np.delete(scores, list(errors), 0)
-        labels = np.array([record["label"] for record in records])
+        labels = label_array(records, self.source)
         result = self.report(step, kept, labels, records, errors, seconds)
         if jax.process_index() == 0:
             save_scores(workdir, step, kept, labels, [record["id"] for record in records])
             page = report.write(workdir, result, strips(result["mistakes"], records))
-            result |= {"page": page, "example": records[0]["path"]}
+            result |= {"page": page, "example": records[0].get("path", "MY_VIDEO.mp4")}
         return result
 
     def report(self, step, scores, labels, records, errors, seconds):
@@ -179,6 +246,7 @@ class Evaluator:
         cfg, names, found = self.cfg, self.source.classes, metrics(scores, labels)
         views = cfg.eval
         predicted = scores.argmax(1)
+        labels = counted(scores, labels)
         wrong = np.flatnonzero(predicted != labels)
         wrong = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind="stable")][:12]
         return {
@@ -192,7 +260,7 @@ class Evaluator:
             "data": {
                 "name": self.source.name,
                 "split": "eval",
-                "path": cfg.data.path or cfg.data.motion.out,
+                "path": cfg.data.get("path") or cfg.data.get("motion", {}).get("out", ""),
                 "videos": len(records),
                 "found": len(self.source),
                 "bad": [{"id": self.source[i]["id"], "error": error} for i, error in errors.items()],
@@ -202,6 +270,7 @@ class Evaluator:
                 "frames": cfg.data.clip.size,
                 "stride": cfg.data.clip.stride,
                 "sampler": cfg.data.clip.sampler,
+                "protocol": views.get("protocol", ""),
                 "clips": views.clips,
                 "crops": views.crops,
                 "size": views.size,
@@ -249,7 +318,7 @@ def strips(mistakes, records):
     """Eight evenly spaced frames of each mistaken video, 96 pixels on the short side: {id: uint8 (8, H, W, 3)}."""
     by_id = {record["id"]: record for record in records}
     wanted = [by_id[mistake["id"]] for mistake in mistakes]
-    return {r["id"]: video.read(r["path"], clips.evenly_spaced(r["num_frames"], 8), 96) for r in wanted}
+    return {r["id"]: modalities.decode(r, clips.evenly_spaced(r["num_frames"], 8), 96) for r in wanted}
 
 
 def run(cfg, workdir, step=None):
@@ -260,4 +329,5 @@ def run(cfg, workdir, step=None):
     source = data.source(cfg.data, "eval")
     check_classes(source, meta, workdir)
     model = models.build(cfg.model, num_classes=len(source.classes))
-    return Evaluator(cfg, model, mesh, places(variables), source)(variables, step, workdir)
+    net = load_net(cfg.data)
+    return Evaluator(cfg, model, mesh, places(variables), source, net)(variables, step, workdir)

@@ -6,8 +6,8 @@ import os
 import jax
 import numpy as np
 
-from vidjax import checkpoint, config, data, evaluate, models
-from vidjax.data import clips, sources, video
+from vidjax import checkpoint, config, data, evaluate, inputs, models
+from vidjax.data import clips, modalities, sources, video
 
 WINDOWS = 8  # windows in one device call
 
@@ -18,9 +18,15 @@ class Predictor:
     def __init__(self, workdir, step=None):
         variables, self.meta, _ = checkpoint.load_variables(workdir, step=step)
         self.variables = jax.device_put(variables)
-        cfg = config.from_dict(self.meta["config"])
+        cfg, preprocess = config.from_dict(self.meta["config"]), self.meta["preprocess"]
+        known = {key: preprocess[key] for key in modalities.SETTINGS if key in preprocess}
+        clip = {"sampler": preprocess["sampler"], "size": preprocess["frames"], "stride": preprocess["stride"]}
+        self.section = data.options(known | {"short_side": preprocess["short_side"], "clip": clip})
         self.model = models.build(cfg.model, num_classes=len(self.meta["class_names"]))
-        self.step = jax.jit(functools.partial(evaluate.eval_step, model=self.model, average=cfg.eval.average))
+        prepare = functools.partial(inputs.prepare, data=self.section)
+        self.net = evaluate.load_net(self.section)
+        step = functools.partial(evaluate.eval_step, model=self.model, average=cfg.eval.average, prepare=prepare)
+        self.step = jax.jit(step)
 
     def __call__(self, path):
         """Scores the windows of one video: {start (W,), end (W,) in seconds, scores (W, classes)}.
@@ -28,13 +34,14 @@ class Predictor:
         A window is a clip such as the model was trained on; windows follow one another and the last ends with the
         video. A model trained on segments of whole videos has one. Raises VideoError if the file cannot be read.
         """
-        preprocess, info = self.meta["preprocess"], video.probe(path)
-        size, stride = preprocess["frames"], preprocess["stride"]
-        if preprocess["sampler"] == "random_clip":
+        clip, info = self.section["clip"], video.probe(path)
+        size, stride = clip["size"], clip["stride"]
+        if clip["sampler"] == "random_clip":
             indices = clips.windows(info["num_frames"], size, stride, size * stride)
         else:  # one clip spans the whole video
-            indices = clips.evaluation(preprocess["sampler"], info["num_frames"], size, stride, 1)
-        scores = [self.scores(path, indices[i : i + WINDOWS]) for i in range(0, len(indices), WINDOWS)]
+            indices = clips.evaluation(clip["sampler"], info["num_frames"], size, stride, 1)
+        record = {"id": os.path.basename(path), "path": path, "error": ""} | info
+        scores = [self.scores(record, indices[i : i + WINDOWS]) for i in range(0, len(indices), WINDOWS)]
         seconds = 1 / (info["fps"] or 25.0)
         return {
             "start": indices.min(1) * seconds,
@@ -42,14 +49,16 @@ class Predictor:
             "scores": np.concatenate(scores),
         }
 
-    def scores(self, path, indices):
+    def scores(self, record, indices):
         """Probabilities of up to WINDOWS windows: (W, T) frame indices -> (W, classes)."""
-        preprocess = self.meta["preprocess"]
-        views = data.read_views(path, indices, preprocess["short_side"], preprocess)
-        padded = np.zeros((WINDOWS, *views.shape[1:]), np.uint8)
-        padded[: len(views)] = views
-        out = self.step(self.variables, {"video": padded, "mask": np.ones(WINDOWS, np.float32)})
-        return np.asarray(out["scores"])[: len(views)]
+        crops = self.meta["preprocess"]["crops"]
+        views = data.read_views(self.section, self.meta["preprocess"], record, indices)
+        batch = {key: np.zeros((WINDOWS, crops, *x.shape[1:]), x.dtype) for key, x in views.items()}
+        for key, x in views.items():
+            batch[key][: len(indices)] = x.reshape(-1, crops, *x.shape[1:])
+        ones = np.ones((WINDOWS, crops), np.float32)
+        out = self.step(self.variables, {"inputs": batch, "view_mask": ones, "mask": ones[:, 0]}, self.net)
+        return np.asarray(out["scores"])[: len(indices)]
 
 
 def files(paths):

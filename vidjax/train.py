@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from jax.experimental import multihost_utils
 
-from vidjax import checkpoint, config, data, evaluate, logs, losses, models, optim, sharding
+from vidjax import checkpoint, config, data, evaluate, inputs, logs, losses, mixing, models, optim, sharding
 from vidjax.data.bad import BadVideos
 
 log = logging.getLogger("vidjax")
@@ -37,33 +37,42 @@ class State:
     opt_state: optax.OptState
 
 
-def init_state(model, tx, *, seed, shape):
-    """The state before step 0 for clips of `shape` (B, T, H, W, C)."""
+def init_state(model, tx, *, seed, example):
+    """The state before step 0; `example` has the shapes of the model's input, as `inputs.example` gives them."""
     params, dropout = jax.random.split(jax.random.key(seed))
-    variables = model.init({"params": params, "dropout": dropout}, jnp.zeros(shape), train=False)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)
+    variables = model.init({"params": params, "dropout": dropout}, zeros, train=False)
     return State(jnp.int32(0), variables, tx.init(variables["params"]))
 
 
-def train_step(state, batch, *, model, tx, seed, label_smoothing=0.0):
-    """One gradient step: (State, {video uint8 (B, T, H, W, C), label (B,), mask (B,)}) -> (State, metrics)."""
+def train_step(state, batch, net=None, *, model, tx, seed, prepare=inputs.prepare, loss=None, mix=None, tasks=()):
+    """One gradient step: (State, {inputs, label (B,) or (B, C), mask (B,)}) -> (State, metrics).
+
+    `prepare` makes the model's input (`net`: see there); `loss` is a function of (logits, targets), by default softmax
+    cross-entropy; `mix` are the arguments of `mixing.mix`; `tasks` is the data set of each class of a mixture.
+    """
     rng = jax.random.fold_in(jax.random.key(seed), state.step)  # a resumed run draws the same numbers
     params = state.variables["params"]
     rest = {name: tree for name, tree in state.variables.items() if name != "params"}
+    seen, targets = prepare(batch["inputs"], net=net), losses.targets(batch["label"], model.num_classes)
+    if mix:
+        seen, mixed = mixing.mix(jax.random.fold_in(rng, 1), seen, targets, mask=batch["mask"], **mix)
+    options = {"allowed": jnp.array(tasks) == batch["task"][:, None]} if tasks else {}
 
     def loss_of(params):
-        video = batch["video"].astype(jnp.float32) / 255
         (logits, _), updated = model.apply(
-            {"params": params, **rest}, video, train=True, rngs={"dropout": rng}, mutable=list(rest)
+            {"params": params, **rest}, seen, train=True, rngs={"dropout": rng}, mutable=list(rest)
         )
-        loss = losses.softmax_cross_entropy(logits, batch["label"], label_smoothing=label_smoothing)
-        return losses.masked_mean(loss, batch["mask"]), (logits, updated)
+        found = (loss or losses.softmax_cross_entropy)(logits, mixed if mix else targets, **options)
+        return losses.masked_mean(found, batch["mask"]), (logits, updated)
 
-    (loss, (logits, updated)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+    (value, (logits, updated)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
     updates, opt_state = tx.update(grads, state.opt_state, params)
     variables = {"params": optax.apply_updates(params, updates), **updated}
+    logits = jnp.where(options["allowed"], logits, -jnp.inf) if tasks else logits
     metrics = {
-        "loss": loss,
-        "accuracy": losses.masked_mean(losses.correct(logits, batch["label"]), batch["mask"]),
+        "loss": value,
+        "accuracy": losses.masked_mean(losses.correct(logits, targets), batch["mask"]),
         "videos": jnp.sum(batch["mask"]),
         "grad_norm": optax.tree.norm(grads),
         "update_norm": optax.tree.norm(updates),
@@ -71,19 +80,26 @@ def train_step(state, batch, *, model, tx, seed, label_smoothing=0.0):
     return State(state.step + 1, variables, opt_state), metrics
 
 
-def make_step(cfg, model, tx, mesh):
+def make_step(cfg, model, tx, mesh, source):
     """The compiled step and the abstract state it takes, every leaf with its sharding."""
-    size = cfg.data.augment.size
-    init = functools.partial(init_state, model, tx, seed=cfg.seed, shape=(1, cfg.data.clip.size, size, size, 3))
+    section = data.options(cfg.data)
+    example = inputs.example(section, section["clip"]["size"], section["augment"]["size"])
+    init = functools.partial(init_state, model, tx, seed=cfg.seed, example=example)
     shapes = jax.eval_shape(init)
     places = sharding.shardings(shapes, mesh, sharding.rules(cfg.sharding))
-    batch = jax.sharding.NamedSharding(mesh, sharding.BATCH)
-    step = jax.jit(
-        functools.partial(train_step, model=model, tx=tx, seed=cfg.seed, **cfg.loss),
-        in_shardings=(places, {"video": batch, "label": batch, "mask": batch}),
-        out_shardings=(places, sharding.replicated(mesh)),
-        donate_argnums=0,
+    kind = losses.sigmoid_cross_entropy if source.multi_label else losses.softmax_cross_entropy
+    step = functools.partial(
+        train_step,
+        model=model,
+        tx=tx,
+        seed=cfg.seed,
+        prepare=functools.partial(inputs.prepare, data=section),
+        loss=functools.partial(kind, **cfg.loss),
+        mix={key: value for key, value in cfg.get("mix", {}).items() if value},
+        tasks=getattr(source, "tasks", ()),
     )
+    batch, whole = jax.sharding.NamedSharding(mesh, sharding.BATCH), sharding.replicated(mesh)
+    step = jax.jit(step, in_shardings=(places, batch, whole), out_shardings=(places, whole), donate_argnums=0)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, places)
     # it runs once: optimising it would take longer than running it, seconds for every random kernel
     quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -92,7 +108,10 @@ def make_step(cfg, model, tx, mesh):
 
 @dataclasses.dataclass
 class Run:
-    """What a training run is made of once its config has been checked against its data and its workdir."""
+    """What a training run is made of once its config has been checked against its data and its workdir.
+
+    `net` are the variables of the net that makes its flow, if one does.
+    """
 
     mesh: jax.sharding.Mesh
     source: object
@@ -104,6 +123,7 @@ class Run:
     evaluator: evaluate.Evaluator
     checkpoints: checkpoint.Checkpoints
     meta: dict
+    net: dict | None
 
 
 def prepare(cfg, workdir):
@@ -111,15 +131,16 @@ def prepare(cfg, workdir):
     os.makedirs(workdir, exist_ok=True)
     mesh = sharding.make_mesh(**cfg.mesh)
     source, held_out = open_sources(cfg)
-    process = jax.process_index()
+    process, net = jax.process_index(), evaluate.load_net(cfg.data)
     bad = BadVideos(os.path.join(workdir, f"bad_videos_{process}.csv" if process else "bad_videos.csv"), source)
     for i in range(len(source)):
         if error := source[i]["error"]:
             bad.add(i, error, cfg.data.max_bad)
     model = models.build(cfg.model, num_classes=len(source.classes))
     tx, rate = optim.build(cfg.steps, **cfg.optim)
-    step_fn, abstract, init = make_step(cfg, model, tx, mesh)
-    evaluator = evaluate.Evaluator(cfg, model, mesh, jax.tree.map(lambda x: x.sharding, abstract.variables), held_out)
+    step_fn, abstract, init = make_step(cfg, model, tx, mesh, source)
+    places = jax.tree.map(lambda x: x.sharding, abstract.variables)
+    evaluator = evaluate.Evaluator(cfg, model, mesh, places, held_out, net)
     checkpoints = checkpoint.Checkpoints(workdir, keep=cfg.keep)
     restored = checkpoints.restore(bundle(abstract))
     if restored:
@@ -135,7 +156,7 @@ def prepare(cfg, workdir):
         config.save(cfg, workdir)
         log.info("%s", logs.overview(abstract.variables["params"]))
     meta = evaluate.meta(cfg, model, source.classes)
-    return Run(mesh, source, bad, step_fn, rate, state, start, evaluator, checkpoints, meta)
+    return Run(mesh, source, bad, step_fn, rate, state, start, evaluator, checkpoints, meta, net)
 
 
 def open_sources(cfg):
@@ -143,7 +164,7 @@ def open_sources(cfg):
     for turn in (0, 1):
         if (jax.process_index() > 0) == turn:
             with logs.counter("preparing data", main=not turn) as progress:
-                opened = data.source(cfg.data, "train", progress), data.source(cfg.data, "eval", progress)
+                opened = data.open_sources(cfg.data, progress=progress)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"vidjax sources {turn}")
     return opened
@@ -251,8 +272,8 @@ def train(cfg, workdir):
             batch = next(batches)
             waited = time.perf_counter() - began
             note_bad(run.bad, batch, cfg.data.max_bad, progress)
-            arrays = {name: batch[name] for name in ("video", "label", "mask")}
-            state, metrics = run.step_fn(state, sharding.to_devices(arrays, run.mesh, cfg.data.batch_size))
+            arrays = evaluate.to_devices(batch, run.mesh, cfg.data.batch_size)
+            state, metrics = run.step_fn(state, arrays, run.net)
             step += 1
             window.add(step, metrics, waited)
             means = window.close() if due(step, cfg.log_every, cfg.steps) else {}

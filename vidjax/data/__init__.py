@@ -1,134 +1,302 @@
-"""The input pipeline in one reading: source -> frame indices -> frames -> transform -> batches.
+"""The input pipeline in one reading: source -> frame indices -> files -> geometry and colour -> batches.
 
-Every stage is random access and every random choice comes from the element's index, so global batch n is a pure
+Every stage is random access and every random choice comes from the element's position, so global batch n is a pure
 function of (seed, n) and the data cursor of a run is its step. A video that cannot be read becomes an all-zero clip
 with `mask` 0 and the reason in `error`; nothing is ever dropped.
+
+A batch is {inputs: {wire key: array}, label, mask, index, error}, and `task` for a mixture; `vidjax.data.modalities`
+says what the inputs are.
 """
 
 import dataclasses
+import difflib
+import sys
 
 import grain
 import numpy as np
 from absl import flags
 
-from vidjax.data import clips, sources, transforms, video
+from vidjax.data import clips, mixture, modalities, order, protocols, sources, transforms, video
 
-PIPELINE = ("batch_size", "clip", "augment", "short_side", "workers", "threads", "max_bad")
+DEFAULTS = {  # of a `data` section, beside those of its source (`sources.DEFAULTS`)
+    "batch_size": 32,
+    "short_side": 0,
+    "clip": {"sampler": "random_clip", "size": 16, "stride": 1},
+    "augment": {"size": 112},
+    "order": "shuffled",
+    "repeats": 1,
+    "buckets": (),
+    "pixels": "rgb",
+    "modalities": ("rgb",),
+    "flow": {
+        "source": "online",
+        "method": "dis",
+        "bound": 20.0,
+        "stack": 1,
+        "form": "stack",
+        "subtract": "none",
+        "magnitude": False,
+        "path": "",
+    },
+    "audio": {},
+    "text": {},
+    "streams": {},
+    "mixture": {},
+    "workers": 0,
+    "threads": 4,
+    "max_bad": 0.05,
+}
+ORDERS = ("shuffled", "balanced")
+
+
+def options(cfg):
+    """A `data` section as a dictionary with its defaults filled in; ValueError for what cannot be meant."""
+    cfg = cfg.to_dict() if hasattr(cfg, "to_dict") else dict(cfg)
+    for key in cfg:
+        if key not in DEFAULTS and key not in sources.DEFAULTS:
+            near = difflib.get_close_matches(key, [*DEFAULTS, *sources.DEFAULTS], 1, 0)[0]
+            raise ValueError(f"data: no key {key!r}; did you mean {near!r}?")
+    for key in set(cfg.get("flow", ())) - set(DEFAULTS["flow"]):
+        raise ValueError(f"data.flow: no key {key!r}; keys are {', '.join(DEFAULTS['flow'])}")
+    cfg = DEFAULTS | cfg | {"flow": DEFAULTS["flow"] | cfg.get("flow", {})}
+    if cfg["order"] not in ORDERS:
+        raise ValueError(f"data.order must be one of {', '.join(ORDERS)}, not {cfg['order']!r}")
+    modalities.check(cfg)
+    return cfg
 
 
 def source(cfg, split, progress=None):
     """The source of a config's `data` section for split `train` or `eval`; `progress(done, total)` while it is made."""
-    return sources.build({key: cfg[key] for key in cfg if key not in PIPELINE}, split, progress)
+    return open_sources(cfg, (split,), progress)[0]
+
+
+def open_sources(cfg, splits=("train", "eval"), progress=None):
+    """The sources of some splits of a config's `data` section, listed once."""
+    cfg = options(cfg)
+    if cfg["mixture"]:
+        return tuple(mixture.build(cfg["mixture"], split, sources.build) for split in splits)
+    return sources.build_all({key: cfg[key] for key in cfg if key not in DEFAULTS}, splits, progress)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ordered:
+    """A source without end whose records come in a given order and carry their `index` and `position`."""
+
+    source: object
+    order: object
+
+    def __len__(self):
+        return sys.maxsize // 4
+
+    def __getitem__(self, position):
+        index = self.order[position]
+        return self.source[index] | {"index": index, "position": position}
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleClip(grain.transforms.RandomMap):
-    """Adds `indices` (size,) to a source's record."""
+    """Adds `indices` (repeats, T) to a source's record, and `frame_mask` (repeats, T) where clips differ in length."""
 
-    sampler: str
-    size: int
-    stride: int
+    cfg: dict
+    order: object
 
     def random_map(self, record, rng):
         if record["error"]:
             return record
-        return record | {"indices": clips.train(self.sampler, record["num_frames"], self.size, self.stride, rng)}
+        clip, count = self.cfg["clip"], self.cfg["repeats"]
+        drawn = [clips.train(num_frames=record["num_frames"], rng=rng, **clip) for _ in range(count)]
+        if not self.cfg["buckets"]:
+            return record | {"indices": np.stack(drawn)}
+        padded = [clips.pad(indices, self.order.bucket(record["position"])) for indices in drawn]
+        indices, masks = zip(*padded, strict=True)
+        return record | {"indices": np.stack(indices), "frame_mask": np.stack(masks).astype(np.float32)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Decode(grain.transforms.Map):
-    """Adds `video` uint8 (T, H, W, 3), the frames at `indices`, or the reason in `error`."""
+    """Adds `raw`, what the files hold for each clip (see `modalities.read`), or the reason in `error`."""
 
-    short_side: int
+    cfg: dict
 
     def map(self, record):
         if record["error"]:
             return record
         try:
-            return record | {"video": video.read(record["path"], record["indices"], self.short_side)}
+            return record | {"raw": modalities.read(self.cfg, record, record["indices"])}
         except video.VideoError as error:
             return record | {"error": str(error)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Augment(grain.transforms.RandomMap):
-    """The row of a batch: {video (T, S, S, 3), label, mask, index, error}; zeros and mask 0 where a video failed."""
+    """The row of a batch, or `repeats` of them stacked; zeros and mask 0 where a file failed."""
 
-    frames: int
-    options: dict
+    cfg: dict
+    source: object
+    order: object
     flip_labels: tuple
 
     def random_map(self, record, rng):
-        clip, label = np.zeros((self.frames, self.options["size"], self.options["size"], 3), np.uint8), record["label"]
-        if not record["error"]:
-            clip, label = transforms.augment(record["video"], label, rng, flip_labels=self.flip_labels, **self.options)
-        return row(clip, label, record["index"], record["error"])
+        cfg, rows = self.cfg, []
+        frames = self.order.bucket(record["position"]) if cfg["buckets"] else cfg["clip"]["size"]
+        for i in range(cfg["repeats"]):
+            inputs, found = modalities.zeros(cfg, frames, cfg["augment"]["size"]), record
+            if cfg["buckets"]:
+                inputs["frame_mask"] = np.zeros(frames, np.float32)
+            if not record["error"]:
+                made, label = augmented(cfg, record["raw"][i], record["label"], rng, self.flip_labels)
+                inputs |= made | {key: record[key][i] for key in ("frame_mask",) if key in record}
+                found = record | {"label": label}
+            rows.append(row(inputs, self.source, found))
+        return stacked(rows) if cfg["repeats"] > 1 else rows[0]
+
+
+def augmented(cfg, raw, label, rng, flip_labels):
+    """One clip's inputs and label: one crop, mirroring and rotation for all modalities, then the colours of rgb."""
+    height, width = modalities.picture_size(raw)
+    drawn = {key: cfg["augment"][key] for key in transforms.GEOMETRY if key in cfg["augment"]}
+    crop = transforms.draw(rng, height, width, **drawn)
+    (view,) = modalities.place(cfg, raw, modalities.by_crop(crop, height, width))
+    inputs = modalities.finish(cfg, view)
+    if "rgb" in inputs:
+        inputs["rgb"] = transforms.photometric(inputs["rgb"], rng, **modalities.colours(cfg["augment"]))
+    return inputs, transforms.mirrored_label(label, crop, flip_labels)
 
 
 @dataclasses.dataclass(frozen=True)
 class Views(grain.transforms.Map):
-    """Row i of an evaluation: {video (V, T, S, S, 3), label, mask, index, error}; rows past the last are padding."""
+    """Row i of an evaluation with V views: {inputs {key: (V, ...)}, view_mask (V,), ...}; rows past the last pad."""
 
-    source: object
-    clip: dict
+    cfg: dict
     views: dict
-    short_side: int
+    source: object
 
     def map(self, i):
-        size = self.views["size"]
-        shape = (self.views["clips"] * self.views["crops"], self.clip["size"], size, size, 3)
-        if i >= len(self.source):
-            return row(np.zeros(shape, np.uint8), 0, -1, "padding")
-        record = self.source[i]
-        try:
-            if record["error"]:
-                raise video.VideoError(record["error"])
-            indices = clips.evaluation(num_frames=record["num_frames"], clips=self.views["clips"], **self.clip)
-            frames = read_views(record["path"], indices, self.short_side, self.views)
-        except video.VideoError as error:
-            return row(np.zeros(shape, np.uint8), record["label"], i, str(error))
-        return row(frames.reshape(shape), record["label"], i, "")
+        record = self.source[i] if i < len(self.source) else {"label": (), "error": "padding"}
+        inputs, used = None, 0
+        if not record["error"]:
+            try:
+                indices = test_clips(self.views, self.cfg["clip"], record["num_frames"])
+                inputs = read_views(self.cfg, self.views, record, indices)
+                used = len(indices) * self.views["crops"]
+            except video.VideoError as error:
+                record |= {"error": str(error)}
+        total = self.clips_of_batch(i) * self.views["crops"]
+        blank = modalities.zeros(self.cfg, self.cfg["clip"]["size"], self.views["size"])
+        if self.cfg["buckets"]:
+            blank["frame_mask"] = np.zeros(self.cfg["clip"]["size"], np.float32)
+        blank = {key: np.zeros((total, *x.shape), x.dtype) for key, x in blank.items()}
+        for key in inputs or ():
+            blank[key][:used] = inputs[key]
+        mask = (np.arange(total) < used).astype(np.float32)
+        index = i if i < len(self.source) else -1
+        return row(blank, self.source, record | {"index": index}) | {"view_mask": mask}
+
+    def clips_of_batch(self, i):
+        """Clips of each video in the batch that row i is in: as many as the longest of them has."""
+        first = i // self.views["batch_size"] * self.views["batch_size"]
+        rows = (self.source[k] for k in range(first, min(first + self.views["batch_size"], len(self.source))))
+        lengths = [max(row["num_frames"], 1) for row in rows]
+        return len(test_clips(self.views, self.cfg["clip"], max(lengths)))
 
 
-def read_views(path, indices, short_side, views):
-    """The views of one video, for evaluation and prediction alike: (clips, T) -> uint8 (clips, crops, T, S, S, 3)."""
-    wanted, where = np.unique(indices, return_inverse=True)
-    frames = video.read(path, wanted, short_side)
-    options = {"size": views["size"], "resize": views["resize"], "crops": views["crops"]}
-    return np.stack([transforms.evaluate(frames[row], **options) for row in where.reshape(indices.shape)])
+def test_clips(views, clip, num_frames):
+    """The clips of a video that an evaluation takes, by its protocol or by the sampler it was trained with: (K, T)."""
+    if views.get("protocol"):
+        return protocols.indices(protocols.find(views["protocol"]), num_frames, clip["size"], clip["stride"])
+    return clips.evaluation(num_frames=num_frames, clips=views["clips"], **clip)
 
 
-def row(clip, label, index, error):
+def read_views(cfg, views, record, indices):
+    """The inputs of one video's views, for evaluation and prediction alike: frames (K, T) -> {key: (K x crops, ...)}.
+
+    A batch of variable length is padded to the config's longest clip, with a `frame_mask`.
+    """
+    options, mask = {key: views[key] for key in ("size", "resize", "crops")}, None
+    if cfg["buckets"]:
+        indices, mask = clips.pad(indices, cfg["clip"]["size"])
+
+    def cut(x, kind):
+        return transforms.evaluate(x, kind=kind, **options)
+
+    found = []
+    for i, raw in enumerate(modalities.read(cfg, record, indices)):
+        masked = {} if mask is None else {"frame_mask": mask[i].astype(np.float32)}
+        found += [modalities.finish(cfg, view) | masked for view in modalities.place(cfg, raw, cut)]
+    return stacked(found)
+
+
+def row(inputs, source, record):
     """One row of a batch; `error` is kept for the host and masks the row."""
-    return {
-        "video": clip,
-        "label": np.int32(label),
-        "mask": np.float32(not error),
-        "index": np.int32(index),
-        "error": np.str_(error),
+    label = np.int32(record["label"] or 0)
+    if source.multi_label:
+        label = np.zeros(len(source.classes), np.float32)
+        label[list(record["label"])] = 1
+    task = {"task": np.int32(record.get("task", 0))} if hasattr(source, "tasks") else {}
+    return task | {
+        "inputs": inputs,
+        "label": label,
+        "mask": np.float32(not record["error"]),
+        "index": np.int32(record["index"]),
+        "error": np.str_(record["error"]),
     }
 
 
+def stacked(rows):
+    """Dictionaries of arrays, of one structure -> one dictionary of their stacks."""
+    first = rows[0]
+    pick = {key: [row[key] for row in rows] for key in first}
+    return {key: stacked(found) if isinstance(first[key], dict) else np.stack(found) for key, found in pick.items()}
+
+
+class Joined(grain.transforms.Map):
+    """Batches of rows that hold several clips each -> batches of clips: (b, repeats, ...) -> (b * repeats, ...)."""
+
+    def map(self, batch):
+        return {key: self.map(x) if isinstance(x, dict) else x.reshape(-1, *x.shape[2:]) for key, x in batch.items()}
+
+
 def train(cfg, source, *, seed, step=0, block=0, blocks=1):
-    """Endless batches from `step` on, part `block` of `blocks` of each: {video (b, T, S, S, 3) uint8, label, ...}."""
-    augment = dict(cfg["augment"])
-    pairs = [pair for pair in augment.pop("flip_pairs", ()) if set(pair) <= set(source.classes)]
-    flip_labels = sources.flip_labels(source.classes, pairs)
-    ds = grain.MapDataset.source(Numbered(source)).seed(seed).shuffle().repeat()
-    ds = ds.random_map(SampleClip(**cfg["clip"])).map(Decode(cfg["short_side"]))
-    ds = ds.random_map(Augment(cfg["clip"]["size"], augment, flip_labels))
-    ds = ds.batch(cfg["batch_size"] // blocks, drop_remainder=True)
+    """Endless batches from `step` on, part `block` of `blocks` of each: {inputs, label, mask, index, error}."""
+    cfg = options(cfg)
+    rows, extra = divmod(cfg["batch_size"], blocks * cfg["repeats"])
+    if extra:
+        raise ValueError(f"data.batch_size {cfg['batch_size']} must divide by data.repeats x {blocks} processes")
+    places = order_of(cfg, source, seed)
+    augment = Augment(cfg, source, places, sources.flip_labels(source.classes, flip_pairs(cfg, source)))
+    ds = grain.MapDataset.source(Ordered(source, places)).seed(seed)
+    ds = ds.random_map(SampleClip(cfg, places)).map(Decode(cfg)).random_map(augment)
+    ds = ds.batch(rows, drop_remainder=True)
+    if cfg["repeats"] > 1:
+        ds = ds.map(Joined())
     return iterate(ds[step * blocks + block :: blocks], cfg)
 
 
+def order_of(cfg, source, seed):
+    """In which order a config's examples come: any of `vidjax.data.order`, over the indices of the source."""
+    if isinstance(source, mixture.Mixed):
+        return mixture.Order(source, seed)
+    if cfg["buckets"]:
+        lengths = tuple(clips.length(source[i]["num_frames"], **cfg["clip"]) for i in range(len(source)))
+        return order.Bucketed(lengths, cfg["buckets"], cfg["batch_size"] // cfg["repeats"], seed)
+    if cfg["order"] == "balanced":
+        return order.Balanced(tuple(source[i]["label"] for i in range(len(source))), seed)
+    return order.Shuffled(len(source), seed)
+
+
+def flip_pairs(cfg, source):
+    """The pairs of classes that a mirror exchanges: the config's and the source's own, where the source has both."""
+    pairs = (*cfg["augment"].get("flip_pairs", ()), *source.flip_pairs)
+    return [pair for pair in pairs if set(pair) <= set(source.classes)]
+
+
 def evaluation(cfg, views, source, *, block=0, blocks=1):
-    """Every video of a source once, in order: batches {video (b, V, T, S, S, 3) uint8, label, mask, index, error}.
+    """Every video of a source once, in order: batches {inputs {key: (b, V, ...)}, view_mask (b, V), label, ...}.
 
     The last batch is padded with masked rows of index -1, so all processes see the same number of batches.
     """
-    size = views["batch_size"]
-    stage = Views(source, dict(cfg["clip"]), dict(views), cfg["short_side"])
-    ds = grain.MapDataset.range(-(-len(source) // size) * size).map(stage)
+    cfg, size = options(cfg), views["batch_size"]
+    ds = grain.MapDataset.range(-(-len(source) // size) * size).map(Views(cfg, dict(views), source))
     return iterate(ds.batch(size // blocks, drop_remainder=True)[block::blocks], cfg)
 
 
@@ -141,16 +309,3 @@ def iterate(ds, cfg):
             flags.FLAGS.mark_as_parsed()  # grain hands absl's flags to its worker processes
         batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=cfg["workers"]))
     return iter(batches)
-
-
-@dataclasses.dataclass(frozen=True)
-class Numbered:
-    """A source whose records carry their own index."""
-
-    source: object
-
-    def __len__(self):
-        return len(self.source)
-
-    def __getitem__(self, i):
-        return self.source[i] | {"index": i}

@@ -1,4 +1,5 @@
-"""Which videos, with which labels: a folder of classes, a CSV list, or, where no path is given, the motion suite.
+"""Which videos, with which labels: a folder of classes, a CSV list, a data set's official files, shards that
+`vidjax data build` made, or, where no path is given, the motion suite.
 
 A source never decodes. Its index (`vidjax.data.index`) says how many frames a file has, or why it cannot be read.
 """
@@ -12,7 +13,7 @@ import logging
 import os
 import pathlib
 
-from vidjax.data import index, motion
+from vidjax.data import builders, index, motion, records
 
 EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v", ".gif", ".wmv", ".flv", ".3gp")
 EVAL_FOLDERS = ("eval", "val", "validation", "test")
@@ -20,6 +21,7 @@ SPLITS = {"train": "train", "training": "train"} | dict.fromkeys(EVAL_FOLDERS, "
 DEFAULTS = {
     "source": "auto",
     "path": "",
+    "split": "",
     "eval_path": "",
     "eval_fraction": 0.2,
     "classes": (),
@@ -36,11 +38,18 @@ LOG = logging.getLogger("vidjax")
 
 @dataclasses.dataclass(frozen=True)
 class Videos:
-    """A source: record i is {id, path, label, num_frames, fps, error}; labels index `classes`."""
+    """A source: record i is {id, path, label, num_frames, fps, error}; labels index `classes`.
+
+    In a `multi_label` source a label is a tuple of them. `flip_pairs` are the names that a mirror exchanges, `expected`
+    is the official number of videos, 0 where there is none.
+    """
 
     rows: tuple
     classes: tuple
     name: str = ""
+    multi_label: bool = False
+    flip_pairs: tuple = ()
+    expected: int = 0
 
     def __len__(self):
         return len(self.rows)
@@ -50,10 +59,12 @@ class Videos:
 
     @property
     def counts(self):
-        """For reports: {found, missing, unreadable, classes: {name: videos}}; `unreadable` includes `missing`."""
+        """For reports: {expected, found, missing, unreadable, classes: {name: videos}}; `unreadable` has `missing`."""
         missing = sum(row["error"] == "no such file" for row in self.rows)
-        per_class = collections.Counter(row["label"] for row in self.rows)
+        labels = (row["label"] if self.multi_label else (row["label"],) for row in self.rows)
+        per_class = collections.Counter(label for several in labels for label in several)
         return {
+            "expected": self.expected or len(self.rows),
             "found": len(self.rows) - missing,
             "missing": missing,
             "unreadable": sum(bool(row["error"]) for row in self.rows),
@@ -62,37 +73,72 @@ class Videos:
 
 
 def build(cfg, split, progress=None):
-    """The source of split `train` or `eval` that a config's section describes; its keys are those of `DEFAULTS`.
+    """The source of split `train` or `eval` that a config's section describes; see `build_all`."""
+    return build_all(cfg, (split,), progress)[0]
+
+
+def build_all(cfg, splits, progress=None):
+    """The sources of some splits, of `train` and `eval`, that a config's section describes (keys: `DEFAULTS`).
 
     `motion` holds the arguments of `motion.render`: the suite is rendered, where it is absent, and taken if `path` is
     empty. Indexes the files; `progress(done, total)`. Raises ValueError, in one sentence, for what is lacking.
     """
     cfg = options(cfg)
-    if split not in ("train", "eval"):
-        raise ValueError(f"split must be train or eval, not {split!r}")
+    for split in splits:
+        if split not in ("train", "eval"):
+            raise ValueError(f"split must be train or eval, not {split!r}")
     path = pathlib.Path(cfg["path"] or cfg["motion"]["out"])
+    if cfg["source"] == "records" or (cfg["source"] == "auto" and records.built(path)):
+        return tuple(records.open(path, split, cfg["split"]) for split in splits)
+    if cfg["source"] in builders.NAMES and cfg["source"] != "folder":
+        listing = builders.listing(cfg["source"], path)
+        return tuple(of_listing(listing, path, split, cfg["split"], progress) for split in splits)
     if not cfg["path"]:
         motion.render(**cfg["motion"], progress=progress)
         progress = None  # probing these takes a moment
+    roots = {"train": path, "eval": path}
     if cfg["eval_path"]:
-        listed = {"train": listing(path, cfg | {"eval_fraction": 0})["train"]}
-        other = listing(pathlib.Path(cfg["eval_path"]), cfg | {"eval_fraction": 0})
+        roots["eval"] = pathlib.Path(cfg["eval_path"])
+        listed, other = (listing(root, cfg | {"eval_fraction": 0}) for root in roots.values())
         listed["eval"] = other["eval"] or other["train"]
-        path = pathlib.Path(cfg["eval_path"]) if split == "eval" else path
     else:
         listed = listing(path, cfg)
+    return tuple(of_listed(listed, roots[split], split, cfg["classes"], progress) for split in splits)
+
+
+def of_listed(listed, path, split, classes, progress):
+    """The source of one split of {train: rows, eval: rows}, their labels numbered and their files probed."""
     rows, names = listed[split], {row["label"] for rows in listed.values() for row in rows}
     if not rows:
         other = sum(map(len, listed.values()))
         raise ValueError(f"{path} has no videos for the {split} split ({other} for the other)")
-    classes = tuple(cfg["classes"]) or tuple(sorted(names))
+    classes = tuple(classes) or tuple(sorted(names))
+    rows = [row | {"label": number(row, classes, path)} for row in rows]
+    return Videos(probed(rows, path, progress), classes, path.stem)
+
+
+def of_listing(listing, path, side, split, progress):
+    """The source of one side of an official split; where there is no `eval` side, `test` takes its place."""
+    names = sorted({name for row in listing.rows for name in row["sides"]} | {name for name, _ in listing.expected})
+    split = split or names[0]
+    if split not in names:
+        raise ValueError(f"data.split: {listing.name} has no split {split!r}, only {', '.join(map(repr, names))}")
+    rows = [row for row in listing.rows if row["sides"].get(split) == side]
+    if not rows and side == "eval":
+        side = "test"
+        rows = [row for row in listing.rows if row["sides"].get(split) == side]
+    if not rows:
+        raise ValueError(f"{path} has no videos of {listing.name} for the {side} side of split {split!r}")
+    known = (listing.multi_label, listing.flip_pairs, listing.expected.get((split, side), 0))
+    return Videos(probed(rows, path, progress), listing.classes, f"{listing.name} {split} {side}".strip(), *known)
+
+
+def probed(rows, path, progress):
+    """Rows with what their files hold: {num_frames, fps, error}."""
     root = path if path.is_dir() else path.parent
-    probed = index.build([row["path"] for row in rows], root, progress=progress)
-    rows = [
-        row | {"label": number(row, classes, path)} | {key: entry[key] for key in ("num_frames", "fps", "error")}
-        for row, entry in zip(rows, probed, strict=True)
-    ]
-    return Videos(tuple(rows), classes, path.stem)
+    found = index.build([row["path"] for row in rows], root, progress=progress)
+    keys = ("num_frames", "fps", "error")
+    return tuple(row | {key: entry[key] for key in keys} for row, entry in zip(rows, found, strict=True))
 
 
 def probe(path, progress=None):
@@ -117,8 +163,8 @@ def options(cfg):
             near = difflib.get_close_matches(key, DEFAULTS, 1, 0)[0]
             raise ValueError(f"data: no key {key!r}; did you mean {near!r}?")
     cfg = DEFAULTS | cfg
-    if cfg["source"] not in ("auto", "folder", "csv"):
-        raise ValueError(f"data.source must be auto, folder or csv, not {cfg['source']!r}")
+    if cfg["source"] not in (kinds := dict.fromkeys(("auto", "folder", "csv", "records", *builders.NAMES))):
+        raise ValueError(f"data.source must be one of {', '.join(kinds)}, not {cfg['source']!r}")
     if not cfg["path"] and "out" not in cfg["motion"]:
         raise ValueError("data.path is empty: name a folder of class folders or a CSV file")
     if not 0 <= cfg["eval_fraction"] < 1:

@@ -66,26 +66,32 @@ def for_reference(source, arch, num_classes):
     return build({"name": row["model"], "variant": row["variant"]}, num_classes=num_classes)
 
 
-def shapes(model, shape):
-    """Nested ShapeDtypeStructs of the variables of `model` on video of `shape` (B, T, H, W, C); computes nothing."""
-    video = jax.ShapeDtypeStruct(shape, jnp.float32)
-    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), video)
+def shapes(model, example):
+    """Nested ShapeDtypeStructs of the variables of `model` on its input; computes nothing.
+
+    `example` is the shape of a video (B, T, H, W, C), or a ShapeDtypeStruct or tree of them for other inputs.
+    """
+    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), _input(example))
 
 
-def parameters(model, shape):
-    """Number of trained parameters of `model` on video of `shape` (B, T, H, W, C)."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes(model, shape)["params"]))
+def parameters(model, example):
+    """Number of trained parameters of `model` on its input; `example` as in `shapes`."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes(model, example)["params"]))
 
 
-def macs(model, shape):
-    """Multiply-adds of all convolutions and matrix products of one evaluation on video of `shape` (B, T, H, W, C).
+def macs(model, example):
+    """Multiply-adds of all convolutions and matrix products of one evaluation of an input; `example` as in `shapes`.
 
     Counted from the jaxpr of the native lowering, zero padding included, as torchvision and fvcore count them.
     """
     with nn.lowering("native"):
-        variables, video = shapes(model, shape), jax.ShapeDtypeStruct(shape, jnp.float32)
-        jaxpr = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False)[0])(variables, video)
+        variables = shapes(model, example)
+        jaxpr = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False)[0])(variables, _input(example))
     return _count(jaxpr.jaxpr)
+
+
+def _input(example):
+    return jax.ShapeDtypeStruct(example, jnp.float32) if isinstance(example, tuple) else example
 
 
 def table():

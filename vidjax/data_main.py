@@ -1,0 +1,130 @@
+"""`vidjax data COMMAND`: make, build, check and time data sets. Each command calls the function that owns it."""
+
+import functools
+import json
+import os
+
+from absl import flags
+
+from vidjax.commandline import UsageError, choose, parse
+
+
+def motion(argv):
+    """Render the motion suite: eight classes that only motion tells apart.
+
+    vidjax data motion --out=data/motion
+    """
+    values, _ = parse(motion, argv, [out_flag])
+    need(values, "out")
+    from vidjax import logs
+    from vidjax.data import motion as owner
+
+    with logs.counter("rendering") as progress:
+        owner.render(values.out, progress=progress)
+    print(f"the motion suite is in {values.out}")
+    return 0
+
+
+def index(argv):
+    """Probe every video of a folder or CSV file, say what is there, and keep it for training.
+
+    vidjax data index MY_FOLDER
+    """
+    _, words = parse(index, argv)
+    from vidjax import logs
+    from vidjax.data import index as owner
+    from vidjax.data import sources
+
+    with logs.counter("probing") as progress:
+        rows = sources.probe(one(words, "vidjax data index PATH"), progress=progress)
+    print(owner.summary(rows))
+    return 1 if any(row["error"] for row in rows) else 0
+
+
+def build(argv):
+    """Build a data set from its official files: encoded videos, or frames, in ArrayRecord shards that TFDS can read.
+
+    vidjax data build --dataset=ucf101 --source=DOWNLOADS --out=data/ucf101
+    vidjax data build --dataset=kinetics400 --source=DIR --out=data/k400 --short_side=256 --workers=16
+    vidjax data build --dataset=folder --source=MY_FOLDER --out=data/mine --store=frames --short_side=128
+    vidjax data build --dataset=kinetics400 --source=DIR --out=DIR --runner=DataflowRunner -- --project=...
+
+    With --short_side the videos are encoded anew, as H.264 with a keyframe every 12 frames: quick to read anywhere.
+    Start it again after a kill: finished shards are kept. Train on it with --config.data.path=OUT. Flags after -- are
+    Apache Beam's. Exit code 1 if a video could not be read; manifest.json names each.
+    """
+    words, beam = split_off(argv)
+    values, _ = parse(build, words, [out_flag, build_flags, work_flags])
+    need(values, "dataset", "source", "out")
+    from vidjax import logs
+    from vidjax.data import build as owner
+    from vidjax.data import builders
+
+    listing = builders.listing(values.dataset, values.source)
+    print(builders.report(listing), flush=True)
+    keys = ("short_side", "store", "pixels", "shards", "frame_stride", "workers", "runner")
+    options = {key: getattr(values, key) for key in keys}
+    with logs.counter("building", unit="shards") as progress:
+        manifest = owner.build(listing, values.out, options=beam, progress=progress, **options)
+    print(owner.summary(manifest))
+    return 1 if manifest["counts"]["unreadable"] else 0
+
+
+def check(argv):
+    """Decode every video of a folder, a CSV file or a built data set; list broken, short and odd ones.
+
+    vidjax data check MY_FOLDER --workers=8 --csv=broken.csv
+
+    Exit code 1 if a video is broken or short.
+    """
+    values, words = parse(check, argv, [csv_flag, work_flags])
+    from vidjax import logs
+    from vidjax.data import check as owner
+
+    with logs.counter("checking") as progress:
+        rows = owner.check(one(words, "vidjax data check PATH"), workers=values.workers, progress=progress)
+    print(owner.summary(rows))
+    if values.csv:
+        owner.write_csv(rows, values.csv)
+    return 1 if any(row["kind"] in ("broken", "short") for row in rows) else 0
+
+
+def flow(argv):
+    """Compute the optical flow of every video once, and store it with a manifest of how it was made.
+
+    vidjax data flow MY_FOLDER --out=data/mine_flow --method=tvl1 --short_side=256
+    vidjax data flow data/ucf101 --out=data/ucf101_flow --method=dis --workers=16
+
+    Methods on the host: dis, farneback; on the accelerator, or on CPU by XLA: tvl1, farneback_jax, horn_schunck. Train
+    with --config.data.flow.source=stored --config.data.flow.path=OUT. Start it again after a kill: finished shards stay.
+    """
+    words, beam = split_off(argv)
+    values, words = parse(flow, words, [out_flag, flow_flags, work_flags])
+    need(values, "out")
+    from vidjax import data, logs
+    from vidjax.data import flow_store
+
+    path = one(words, "vidjax data flow PATH --out=DIR")
+    found = [data.open_everything(path)[i] for i in range(0)]
+    with logs.counter("computing flow") as progress:
+        manifest = flow_store.build(found, values.out, estimator(values.method), progress=progress, options=beam)
+    print(json.dumps(manifest, indent=2))
+    return 0
+
+
+def bench(argv):
+    """Time the input of a config: ms a clip of each stage, clips a second, and the steps a second they could feed.
+
+    vidjax data bench --config=configs/quickstart.py --workers=0,1,2 --seconds=10
+    """
+    from vidjax import config
+
+    values, _ = parse(bench, argv, [bench_flags], lambda file, _: config.from_file(file), workdir=False)
+    from vidjax import bench as owner
+
+    workers = [int(n) for n in values.workers]
+    print(owner.table(owner.input_bench(values.config, workers=workers, seconds=values.seconds)))
+    return 0
+
+
+COMMANDS = {"motion": motion, "index": index, "build": build, "check": check, "flow": flow, "bench": bench}
