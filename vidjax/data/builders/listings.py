@@ -19,6 +19,7 @@ from vidjax.data import sources
 
 MIRROR = {"left": "right", "right": "left", "clockwise": "counterclockwise", "counterclockwise": "clockwise"}
 ALL = ("", "all")
+SIDES = ("train", "eval", "test")
 LOG = logging.getLogger("vidjax")
 
 
@@ -58,8 +59,8 @@ def report(listing):
     """One line per (split, side), then the whole: how many videos are expected, listed, found and missing."""
     found = counts(listing.rows) | {ALL: len(listing.rows)}
     listed = listing.listed | {ALL: len(listing.rows) + len(listing.missing)}
-    keys = dict.fromkeys([key for key in (*listing.expected, *listed) if key != ALL] + [ALL])
-    return "\n".join(_line(listing, key, listed.get(key, 0), found.get(key, 0)) for key in keys)
+    keys = sorted({*listing.expected, *listed} - {ALL}, key=lambda key: (len(key[0]), key[0], SIDES.index(key[1])))
+    return "\n".join(_line(listing, key, listed.get(key, 0), found.get(key, 0)) for key in (*keys, ALL))
 
 
 def _line(listing, key, listed, found):
