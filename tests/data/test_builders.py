@@ -212,9 +212,9 @@ def test_20bn_csv_files_with_folders_of_frames_or_with_videos(put, tmp_path, nam
     ]
     assert found.missing == ("3",)
     shutil.rmtree(tmp_path / folder)
-    put({}, f"{folder}/3.webm")
+    put({}, f"{folder}/01/3.webm")  # a numbered folder without frames is none
     assert rows(builders.listing(name, tmp_path), tmp_path) == [
-        {"id": "3", "path": f"{folder}/3.webm", "label": number, "sides": {"": "train"}}
+        {"id": "3", "path": f"{folder}/01/3.webm", "label": number, "sides": {"": "train"}}
     ]
 
 
@@ -438,6 +438,11 @@ WRONG = {
         "kinetics400",
         {CSV: "label,id\n"},
         "{root}/train.csv has no column 'youtube_id', only 'label', 'id'",
+    ),
+    "kinetics comma": (
+        "kinetics400",
+        {CSV: KINETICS + "petting animal, not cat,abcdefghijk,0,10,train\n"},
+        "{root}/train.csv, line 2: more fields than columns; put what holds a comma in quotes",
     ),
     "nothing there": (
         "kinetics400",
