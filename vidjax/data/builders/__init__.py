@@ -40,8 +40,8 @@ NAMES = tuple(FAMILIES)
 def listing(dataset, source_dir):
     """The Listing of data set `dataset` (one of `NAMES`) from its official files and videos below `source_dir`.
 
-    Paths are absolute. Videos that are not there are counted and named in `missing`. ValueError, in one sentence, for an annotation file
-    that is absent or wrong.
+    Paths are absolute. Videos that are not there are counted and named in `missing`. ValueError, in one sentence, for
+    an annotation file that is absent or wrong.
     """
     root = pathlib.Path(os.path.abspath(os.path.expanduser(source_dir)))
     family = _family(dataset)
