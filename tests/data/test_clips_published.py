@@ -222,3 +222,16 @@ def test_segment_starts_are_videomae_on_ssv2():
         both = [int(tick / 2.0 + tick * x) for x in range(16)] + [int(tick * x) for x in range(16)]
         expected = [sorted(both)[0::2], sorted(both)[1::2]]
         assert rule(num_frames, 16, 1, 2).tolist() == expected, num_frames
+
+
+def test_center_and_uniform_clips_are_mmaction2_to_rounding():
+    """SampleFrames in test: starts round(k * room / (clips - 1)), one clip at room // 2, looped; ours round down."""
+    for size, stride in ((16, 1), (8, 8), (32, 2)):
+        for num_frames in range(1, 320, 3):
+            room = max(num_frames - ((size - 1) * stride + 1), 0)
+            frames = (room // 2 + np.arange(size) * stride) % num_frames
+            assert clips.center_clip(num_frames, size, stride).tolist() == frames.tolist(), (num_frames, size, stride)
+            exact = np.arange(10) * (room / 9)
+            starts = clips.uniform_clips(num_frames, size, stride, 10)[:, 0]
+            assert (starts - np.round(exact) <= 0).all(), (num_frames, size, stride)
+            assert (exact - starts < 1).all(), (num_frames, size, stride)

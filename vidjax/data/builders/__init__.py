@@ -5,6 +5,7 @@ TFDS builders.
 """
 
 import difflib
+import os
 import pathlib
 
 from vidjax.data.builders import (
@@ -39,10 +40,10 @@ NAMES = tuple(FAMILIES)
 def listing(dataset, source_dir):
     """The Listing of data set `dataset` (one of `NAMES`) from its official files and videos below `source_dir`.
 
-    Videos that are not there are counted and named in `missing`. ValueError, in one sentence, for an annotation file
-    that is absent or wrong.
+    Paths are absolute. Videos that are not there are counted and named in `missing`. ValueError, in one sentence, for
+    an annotation file that is absent or wrong.
     """
-    root = pathlib.Path(source_dir).expanduser()
+    root = pathlib.Path(os.path.abspath(os.path.expanduser(source_dir)))
     family = _family(dataset)
     if not root.is_dir():
         raise ValueError(f"{dataset}: {root} is not a folder: name the one with the annotation files and the videos")

@@ -1,7 +1,6 @@
 """Any folder of class folders as a listing."""
 
 import collections
-import os
 
 from vidjax.data import sources
 from vidjax.data.builders import listings
@@ -18,11 +17,7 @@ def listing(name, root):
     """`root/<class>/**/<video>`, with the sides that `sources.folder` gives."""
     sides = sources.folder(root)
     classes = listings.numbers(sorted({row["label"] for rows in sides.values() for row in rows}))
-    rows = [
-        row | {"label": classes[row["label"]], "sides": {"": side}, "path": os.path.abspath(row["path"])}
-        for side, rows in sides.items()
-        for row in rows
-    ]
+    rows = [row | {"label": classes[row["label"]], "sides": {"": side}} for side, rows in sides.items() for row in rows]
     rows = tuple(sorted(rows, key=lambda row: row["id"]))
     listed = dict(collections.Counter(("", row["sides"][""]) for row in rows))
     return listings.Listing(name, tuple(classes), rows, {}, listed=listed)

@@ -12,11 +12,11 @@ EXTENSIONS = (".jpg", ".jpeg")
 
 
 def folders(root):
-    """{name: path} of the numbered frame folders in the first of `root`'s folders (or `root`) that has any."""
+    """{name: path} of the numbered folders of frames in `root` or else in the first of its folders that has any."""
     for where in (root, *sorted(path for path in pathlib.Path(root).iterdir() if path.is_dir())):
         with os.scandir(where) as entries:
             found = {entry.name: entry.path for entry in entries if entry.name.isdigit() and entry.is_dir()}
-        if found:
+        if any(jpegs(path) for path in found.values()):  # the first one tells
             return found
     return {}
 
@@ -29,13 +29,18 @@ def encoded(path, fps=12):
     path = pathlib.Path(path)
     if not path.is_dir():
         return path.read_bytes()
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in EXTENSIONS)
+    files = jpegs(path)
     if not files:
         raise video.VideoError(f"{path}: there is no JPEG frame")
     with tempfile.TemporaryDirectory() as folder:
         made = pathlib.Path(folder, "video.mp4")
         video.write(made, pictures(files), fps=fps)
         return made.read_bytes()
+
+
+def jpegs(path):
+    """The JPEG files of a folder in the order of their names."""
+    return sorted(file for file in pathlib.Path(path).iterdir() if file.suffix.lower() in EXTENSIONS)
 
 
 def pictures(files):

@@ -19,6 +19,7 @@ from vidjax.data import sources
 
 MIRROR = {"left": "right", "right": "left", "clockwise": "counterclockwise", "counterclockwise": "clockwise"}
 ALL = ("", "all")
+SIDES = ("train", "eval", "test")
 LOG = logging.getLogger("vidjax")
 
 
@@ -58,8 +59,8 @@ def report(listing):
     """One line per (split, side), then the whole: how many videos are expected, listed, found and missing."""
     found = counts(listing.rows) | {ALL: len(listing.rows)}
     listed = listing.listed | {ALL: len(listing.rows) + len(listing.missing)}
-    keys = dict.fromkeys([key for key in (*listing.expected, *listed) if key != ALL] + [ALL])
-    return "\n".join(_line(listing, key, listed.get(key, 0), found.get(key, 0)) for key in keys)
+    keys = sorted({*listing.expected, *listed} - {ALL}, key=lambda key: (len(key[0]), key[0], SIDES.index(key[1])))
+    return "\n".join(_line(listing, key, listed.get(key, 0), found.get(key, 0)) for key in (*keys, ALL))
 
 
 def _line(listing, key, listed, found):
@@ -106,7 +107,8 @@ def videos(root, parents=0):
     Of two files with one name the first path counts, one in a folder `replacement*` before all others.
     """
     found, doubles = {}, 0
-    for file in sorted(sources.walk(root), key=lambda file: ("replacement" not in str(file), file)):
+    files = sorted(sources.walk(root), key=lambda file: ("/replacement" not in str(file)[len(str(root)) :], file))
+    for file in files:
         name = "/".join([*file.parts[-1 - parents : -1], file.stem])
         doubles += name in found
         found.setdefault(name, str(file))
@@ -115,29 +117,25 @@ def videos(root, parents=0):
     return found
 
 
-def find(dataset, root, names, source):
-    """The first of the annotation files `names` in `root` or one folder below; `source`: where a user gets it.
-
-    ValueError where none is there.
-    """
+def look(root, names):
+    """The first of the files `names` that is in `root` or one folder below, or None."""
     for folder, file in itertools.product(("", "annotations/", "labels/", "*/"), names):
         if found := sorted(root.glob(folder + file)):
             return found[0]
+    return None
+
+
+def find(dataset, root, names, source):
+    """`look` for an annotation file that must be there; `source` tells in the ValueError where a user gets it."""
+    if path := look(root, names):
+        return path
     raise ValueError(f"{dataset}: no file {' or '.join(names)} in {root} or a folder in it: get it from {source}")
 
 
 def find_all(dataset, root, sides, source):
     """{side: annotation file} for `sides` {side: names}; a side may be absent, but not all: then ValueError."""
-    found = {}
-    for name, names in sides.items():
-        try:
-            found[name] = find(dataset, root, names, source)
-        except ValueError as error:
-            found[name] = error
-    there = {name: path for name, path in found.items() if isinstance(path, pathlib.Path)}
-    if not there:
-        raise next(iter(found.values()))
-    return there
+    there = {side: path for side, names in sides.items() if (path := look(root, names))}
+    return there or {side: find(dataset, root, names, source) for side, names in sides.items()}
 
 
 def lines(path):
@@ -156,20 +154,24 @@ def read(path):
         raise ValueError(f"{path} is not text in UTF-8: {error}") from error
 
 
-def table(path, needed, delimiter=","):
+def table(path, needed):
     """(line number, {column: text}) of a CSV file with a header; ValueError naming the file and line."""
     try:
         with pathlib.Path(path).open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restval="", delimiter=delimiter, strict=True)
+            reader = csv.DictReader(file, restval="", strict=True)
             columns = reader.fieldnames or ()
             for name in needed:
                 if name not in columns:
                     raise ValueError(f"{path} has no column {name!r}, only {', '.join(map(repr, columns))}")
-            return [(reader.line_num, row) for row in reader]
+            rows = [(reader.line_num, row) for row in reader]
     except OSError as error:
         raise ValueError(f"{path} cannot be opened: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
+    for line, row in rows:
+        if None in row:
+            raise ValueError(f"{path}, line {line}: more fields than columns; put what holds a comma in quotes")
+    return rows
 
 
 def number(classes, name, where):
@@ -188,9 +190,10 @@ def numbers(classes):
 
 def labels(name):
     """The official classes of a data set in the official order, shipped in vidjax/data/labels."""
-    file = importlib.resources.files("vidjax.data").joinpath("labels", f"{name}.txt")
+    folder = importlib.resources.files("vidjax.data").joinpath("labels")
+    file = folder.joinpath(f"{name}.txt")
     if not file.is_file():
-        known = sorted(os.path.splitext(entry.name)[0] for entry in file.parent.iterdir())
+        known = sorted(os.path.splitext(entry.name)[0] for entry in folder.iterdir())
         raise ValueError(f"no label list {name!r}; there are {', '.join(known)}")
     return tuple(file.read_text(encoding="utf-8").splitlines())
 

@@ -11,7 +11,6 @@ import tensorflow_datasets as tfds
 from vidjax.data import builders, video
 from vidjax.data.builders import frames, listings, schema
 
-SIDES = ("train", "eval", "test")
 LOG = logging.getLogger("vidjax")
 
 
@@ -40,7 +39,7 @@ class Videos(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         split = self.builder_config.name.removeprefix("split") if self.BUILDER_CONFIGS else ""
         self.info.metadata.update(report=builders.report(listing), missing=list(listing.missing))
         LOG.info("%s", self.info.metadata["report"])
-        there = {side: listings.side(listing, split, side) for side in SIDES}
+        there = {side: listings.side(listing, split, side) for side in listings.SIDES}
         return {side: self._generate_examples(listing, rows) for side, rows in there.items() if rows}
 
     def _generate_examples(self, listing, rows):
