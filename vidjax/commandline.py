@@ -7,6 +7,7 @@ import textwrap
 from absl import flags
 from ml_collections import config_flags
 
+import vidjax
 from vidjax import config
 
 OWN_CONFIG = "a config file, such as configs/quickstart.py, or FILE.py:smoke for its small form; default: the run's own"
@@ -17,22 +18,41 @@ class UsageError(ValueError):
     """A command line that cannot be meant; the message says what to write instead."""
 
 
-def parse(command, argv, define=(), load=None):
+def choose(program, commands, argv):
+    """Calls the command of a program that the first word names, with the rest; -> its exit code.
+
+    Without a word, or with --help, prints the commands. A wrong word is an error, exit code 2.
+    """
+    if not argv or argv[0] in ("--help", "-h", "help"):
+        print(f"{program}, vidjax {vidjax.__version__}: video action recognition in JAX, from a laptop to a TPU pod.\n")
+        for name, command in commands.items():
+            print(f"  {program} {name:<8} {command.__doc__.splitlines()[0]}")
+        print(f"\n{program} COMMAND --help shows examples and flags.")
+        return 0 if argv else 2
+    if argv[0] not in commands:
+        near = difflib.get_close_matches(argv[0], commands, 1, 0.0)[0]
+        print(f"{program}: no command '{argv[0]}'; did you mean '{near}'? See {program} --help.", file=sys.stderr)
+        return 2
+    return commands[argv[0]](argv[1:])
+
+
+def parse(command, argv, define=(), load=None, workdir=True):
     """Parses a command's words: (flag values, other words). `--help` prints its docstring and flags, and exits.
 
     `define` are functions of a FlagValues that add flags. With `load`, a function of (--config's value or None,
-    --workdir) -> ConfigDict, the values have `workdir` and `config`, and `--config.KEY=VALUE` changes the config.
+    --workdir) -> ConfigDict, the values have `workdir` and `config`, and `--config.KEY=VALUE` changes the config;
+    `workdir` says whether there must be one.
     """
     values = flags.FlagValues()
     for add in define:
         add(values)
-    if load:
+    if load and workdir:
         workdir_flag(values)
     if {"--help", "-h", "-help"} & set(argv):
         print(help_text(command, values, load))
         sys.exit(0)
     if load:
-        argv = add_config(values, argv, load)
+        argv = add_config(values, argv, load, workdir)
     try:
         return values, values([command.__name__, *argv])[1:]
     except flags.Error as error:
@@ -43,12 +63,14 @@ def workdir_flag(values):
     flags.DEFINE_string("workdir", None, "the run's folder", flag_values=values)
 
 
-def add_config(values, argv, load):
+def add_config(values, argv, load, needs_workdir):
     """Defines the config's flags; returns the words without --config=FILE. Raises UsageError, ConfigError."""
     file, argv = take(argv, "config")
     workdir, _ = take(argv, "workdir")
-    if not workdir:
+    if needs_workdir and not workdir:
         raise UsageError("give --workdir=DIR, the run's folder.")
+    if not needs_workdir and not file:
+        raise UsageError("give --config=FILE, such as configs/quickstart.py.")
     cfg = load(file, workdir)
     known = config.keys(cfg)
     for word in argv:

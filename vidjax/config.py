@@ -52,6 +52,14 @@ def from_dict(values):
     return ConfigDict(freeze(values))
 
 
+def complete(cfg, defaults):
+    """A config with what it leaves out filled in from nested dictionaries, so that every value is a flag."""
+    filled = ConfigDict(defaults)
+    with filled.unlocked(), filled.ignore_type():
+        filled.update(cfg)
+    return filled
+
+
 def changes(old, new):
     """What differs between two configs as dictionaries, one `key: old -> new` each."""
     old, new = ({key: cfg[key] for key in keys(cfg)} for cfg in (from_dict(old), from_dict(new)))

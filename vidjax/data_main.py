@@ -1,12 +1,8 @@
 """`vidjax data COMMAND`: make, build, check and time data sets. Each command calls the function that owns it."""
 
-import functools
-import json
-import os
-
 from absl import flags
 
-from vidjax.commandline import UsageError, choose, parse
+from vidjax.commandline import UsageError, parse
 
 
 def motion(argv):
@@ -101,15 +97,18 @@ def flow(argv):
     words, beam = split_off(argv)
     values, words = parse(flow, words, [out_flag, flow_flags, work_flags])
     need(values, "out")
-    from vidjax import data, logs
-    from vidjax.data import flow_store
+    from vidjax import logs
+    from vidjax.data import flow_store, sources
 
     path = one(words, "vidjax data flow PATH --out=DIR")
-    found = [data.open_everything(path)[i] for i in range(0)]
-    with logs.counter("computing flow") as progress:
-        manifest = flow_store.build(found, values.out, estimator(values.method), progress=progress, options=beam)
-    print(json.dumps(manifest, indent=2))
-    return 0
+    with logs.counter("probing") as progress:
+        records = sources.everything(path, values.dataset or "auto", progress)
+    options = {key: getattr(values, key) for key in ("bound", "encoding", "short_side", "workers", "runner")}
+    with logs.counter("computing flow", unit="shards") as progress:
+        made = estimator(values.method)
+        manifest = flow_store.build(records, values.out, made, progress=progress, options=beam, **options)
+    print(flow_store.summary(manifest))
+    return 1 if manifest["unreadable"] else 0
 
 
 def bench(argv):
@@ -128,3 +127,73 @@ def bench(argv):
 
 
 COMMANDS = {"motion": motion, "index": index, "build": build, "check": check, "flow": flow, "bench": bench}
+
+
+def need(values, *names):
+    """Raises UsageError for a flag that is lacking."""
+    for name in names:
+        if not getattr(values, name):
+            raise UsageError(f"--{name} is missing; see --help for an example.")
+
+
+def one(words, example):
+    """The only word of a command line besides its flags."""
+    if len(words) != 1:
+        raise UsageError(f"say `{example}`.")
+    return words[0]
+
+
+def split_off(argv):
+    """The words before `--` and those after it."""
+    at = argv.index("--") if "--" in argv else len(argv)
+    return argv[:at], argv[at + 1 :]
+
+
+def estimator(method):
+    """A picklable flow function of one of the methods: of OpenCV's, or of those in JAX."""
+    from vidjax.data import flow as host
+
+    if method in host.METHODS:
+        return host.estimator(method)
+    from vidjax import flow as device
+
+    return device.estimator(method.removesuffix("_jax"))
+
+
+def out_flag(values):
+    flags.DEFINE_string("out", "", "the folder to write", flag_values=values)
+
+
+def csv_flag(values):
+    flags.DEFINE_string("csv", "", "a file to write the list to", flag_values=values)
+
+
+def build_flags(values):
+    names = "the data set's name, such as ucf101, kinetics400 or folder"
+    flags.DEFINE_string("dataset", "", names, flag_values=values)
+    flags.DEFINE_string("source", "", "the folder with its official files and videos", flag_values=values)
+    flags.DEFINE_integer("short_side", 0, "pixels; 0 keeps the videos' own bytes", flag_values=values)
+    flags.DEFINE_enum("store", "video", ["video", "frames"], "what a shard holds", flag_values=values)
+    flags.DEFINE_enum("pixels", "rgb", ["rgb", "yuv420"], "of packed frames", flag_values=values)
+    flags.DEFINE_integer("frame_stride", 1, "packed frames: every how many-th is kept", flag_values=values)
+    flags.DEFINE_integer("shards", 0, "number of shards; 0: by size", flag_values=values)
+
+
+def flow_flags(values):
+    flags.DEFINE_string("method", "dis", "dis, farneback, tvl1, farneback_jax or horn_schunck", flag_values=values)
+    flags.DEFINE_string("dataset", "", "of official files: the data set's name", flag_values=values)
+    flags.DEFINE_float("bound", 20.0, "pixels per frame at which flow is clipped", flag_values=values)
+    flags.DEFINE_enum("encoding", "png", ["png", "jpeg", "video"], "how fields are stored", flag_values=values)
+    flags.DEFINE_integer(
+        "short_side", 0, "pixels of the pictures it is computed on; 0: as they are", flag_values=values
+    )
+
+
+def work_flags(values):
+    flags.DEFINE_integer("workers", 0, "processes; 0: this one", flag_values=values)
+    flags.DEFINE_string("runner", "", "an Apache Beam runner, such as direct", flag_values=values)
+
+
+def bench_flags(values):
+    flags.DEFINE_list("workers", ["0", "1", "2"], "worker processes to try", flag_values=values)
+    flags.DEFINE_float("seconds", 10.0, "how long to time each", flag_values=values)

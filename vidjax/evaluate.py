@@ -70,7 +70,9 @@ def load_net(section):
         return None
     variables, meta, _ = checkpoint.load_variables(section["flow"]["path"])
     if meta["config"]["model"]["name"] != "motionnet":
-        raise EvaluationError(f"data.flow.path {section['flow']['path']} holds a {meta['config']['model']['name']} model")
+        raise EvaluationError(
+            f"data.flow.path {section['flow']['path']} holds a {meta['config']['model']['name']} model"
+        )
     return variables
 
 

@@ -12,7 +12,7 @@ from absl import flags
 
 import vidjax
 from vidjax import config
-from vidjax.commandline import UsageError, parse, take, workdir_flag
+from vidjax.commandline import UsageError, choose, parse, take, workdir_flag
 
 BUGS = (AttributeError, LookupError, NameError, TypeError, ArithmeticError, AssertionError)  # never a user's doing
 # On CPU, Eigen runs a 2-D convolution on all cores where XLA's newer default leaves one of few features on one. A
@@ -103,30 +103,13 @@ def models(argv):
 
 
 def data(argv):
-    """Make and inspect data sets.
+    """Make, build, check and time data sets.
 
-    vidjax data motion --out=data/motion
-    vidjax data index PATH
-
-    The first renders the motion suite, eight classes that only motion tells apart. The second probes every video of a
-    folder or CSV file, says what it found and keeps it for training.
+    vidjax data motion|index|build|check|flow|bench --help
     """
-    values, words = parse(data, argv, [out_flag])
-    from vidjax import logs
-    from vidjax.data import index, motion, sources
+    from vidjax import data_main
 
-    if words == ["motion"] and values.out:
-        with logs.counter("rendering") as progress:
-            motion.render(values.out, progress=progress)
-        print(f"the motion suite is in {values.out}")
-    elif len(words) == 2 and words[0] == "index":
-        with logs.counter("probing") as progress:
-            rows = sources.probe(words[1], progress=progress)
-        print(index.summary(rows))
-        return 1 if any(row["error"] for row in rows) else 0
-    else:
-        raise UsageError("say `vidjax data motion --out=DIR` or `vidjax data index PATH`.")
-    return 0
+    return choose("vidjax data", data_main.COMMANDS, argv)
 
 
 COMMANDS = {"train": train, "eval": evaluate, "predict": predict, "models": models, "data": data}
@@ -140,10 +123,6 @@ def top_flag(values):
     flags.DEFINE_integer("top", 5, "how many classes to print; default 5", lower_bound=1, flag_values=values)
 
 
-def out_flag(values):
-    flags.DEFINE_string("out", "", "the folder to render into", flag_values=values)
-
-
 def process_flags(values):
     text = "host:port of process 0 of a multi-process run, or auto on Slurm, Open MPI, Kubernetes and TPU pods"
     flags.DEFINE_string("coordinator", "", text, flag_values=values)
@@ -153,7 +132,7 @@ def process_flags(values):
 
 def from_run(file, workdir):
     """The config of a file, or of the run in a workdir."""
-    return config.from_file(file) if file else config.load(workdir)
+    return complete(config.from_file(file) if file else config.load(workdir))
 
 
 def from_checkpoint(file, workdir):
@@ -162,7 +141,16 @@ def from_checkpoint(file, workdir):
 
     if file:
         raise UsageError("--config=FILE is for training; a checkpoint carries its config, and --config.KEY changes it.")
-    return config.from_dict(checkpoint.read_meta(workdir)["config"])
+    return complete(config.from_dict(checkpoint.read_meta(workdir)["config"]))
+
+
+def complete(cfg):
+    """A config with every value that it may leave out, so that each is a flag."""
+    from vidjax import data, mixing
+    from vidjax.data import sources
+
+    section = data.DEFAULTS | sources.DEFAULTS
+    return config.complete(cfg, {"data": section, "eval": {"protocol": ""}, "mix": mixing.DEFAULTS})
 
 
 def join(argv):
@@ -191,28 +179,18 @@ def tell(report):
 
 def main(argv):
     """Runs `vidjax ARGV...` and returns its exit code; what vidjax itself raises is printed as its sentence."""
-    if not argv or argv[0] in ("--help", "-h", "help"):
-        print(f"vidjax {vidjax.__version__}: video action recognition in JAX, from a laptop to a TPU pod.\n")
-        for name, command in COMMANDS.items():
-            print(f"  vidjax {name:<8} {command.__doc__.splitlines()[0]}")
-        print("\nvidjax COMMAND --help shows examples and flags.")
-        return 0 if argv else 2
-    name, rest = argv[0], argv[1:]
-    if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, 1, 0.0)[0]
-        print(f"vidjax: no command '{name}'; did you mean '{near}'? See vidjax --help.", file=sys.stderr)
-        return 2
+    name = f"vidjax {argv[0]}" if argv else "vidjax"
     try:
-        return COMMANDS[name](rest)
+        return choose("vidjax", COMMANDS, argv)
     except KeyboardInterrupt:
-        print(f"vidjax {name}: stopped", file=sys.stderr)
+        print(f"{name}: stopped", file=sys.stderr)
         return 130
     except Exception as error:
         leave(name)
         raised_in = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1].filename)
         if isinstance(error, BUGS) or not raised_in.is_relative_to(pathlib.Path(vidjax.__file__).parent):
             raise
-        print(f"vidjax {name}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 1
 
 
@@ -220,7 +198,7 @@ def leave(name):
     """In a run of several processes, ends this one at once: the others wait for it no longer than they must."""
     jax = sys.modules.get("jax")
     if jax and jax.distributed.is_initialized() and jax.process_count() > 1:
-        print(f"vidjax {name}: process {jax.process_index()} failed:\n{traceback.format_exc()}", file=sys.stderr)
+        print(f"{name}: process {jax.process_index()} failed:\n{traceback.format_exc()}", file=sys.stderr)
         sys.stderr.flush()
         os._exit(1)
 

@@ -153,14 +153,25 @@ class Augment(grain.transforms.RandomMap):
 
 def augmented(cfg, raw, label, rng, flip_labels):
     """One clip's inputs and label: one crop, mirroring and rotation for all modalities, then the colours of rgb."""
+    view, crop = cropped(cfg, raw, rng)
+    inputs = coloured(cfg, modalities.finish(cfg, view), rng)
+    return inputs, transforms.mirrored_label(label, crop, flip_labels)
+
+
+def cropped(cfg, raw, rng):
+    """What `modalities.read` gave for a clip, cut by one crop drawn for all its pictures; and the crop."""
     height, width = modalities.picture_size(raw)
     drawn = {key: cfg["augment"][key] for key in transforms.GEOMETRY if key in cfg["augment"]}
     crop = transforms.draw(rng, height, width, **drawn)
     (view,) = modalities.place(cfg, raw, modalities.by_crop(crop, height, width))
-    inputs = modalities.finish(cfg, view)
-    if "rgb" in inputs:
-        inputs["rgb"] = transforms.photometric(inputs["rgb"], rng, **modalities.colours(cfg["augment"]))
-    return inputs, transforms.mirrored_label(label, crop, flip_labels)
+    return view, crop
+
+
+def coloured(cfg, inputs, rng):
+    """A clip's inputs after the photometric augmentation of rgb."""
+    if "rgb" not in inputs:
+        return inputs
+    return inputs | {"rgb": transforms.photometric(inputs["rgb"], rng, **modalities.colours(cfg["augment"]))}
 
 
 @dataclasses.dataclass(frozen=True)

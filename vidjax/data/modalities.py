@@ -9,6 +9,8 @@
     audio        float32, with audio_mask () 0 where the file has no sound; text int32 with text_mask; streams likewise
 """
 
+import pathlib
+
 import numpy as np
 
 from vidjax.data import audio, flow, flow_store, records, stacking, streams, text, transforms, video
@@ -116,6 +118,13 @@ def pictures(cfg, record, clips):
             key = "i420" if key == "rgb" and cfg["pixels"] == "yuv420" else key
             found[-1][key] = taken.reshape(*numbers.shape, *frames.shape[1:])
     return found
+
+
+def encoded(record):
+    """The bytes of a record's video file, or of its packed frames' first."""
+    if "blob" in record:
+        return records.encoded(record)
+    return pathlib.Path(record["path"]).read_bytes()
 
 
 def others(cfg, record, indices):

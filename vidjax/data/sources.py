@@ -88,7 +88,7 @@ def build_all(cfg, splits, progress=None):
         if split not in ("train", "eval"):
             raise ValueError(f"split must be train or eval, not {split!r}")
     path = pathlib.Path(cfg["path"] or cfg["motion"]["out"])
-    if cfg["source"] == "records" or (cfg["source"] == "auto" and records.built(path)):
+    if cfg["source"] == "records" or (cfg["source"] == "auto" and records.is_built(path)):
         return tuple(records.open(path, split, cfg["split"]) for split in splits)
     if cfg["source"] in builders.NAMES and cfg["source"] != "folder":
         listing = builders.listing(cfg["source"], path)
@@ -139,6 +139,16 @@ def probed(rows, path, progress):
     found = index.build([row["path"] for row in rows], root, progress=progress)
     keys = ("num_frames", "fps", "error")
     return tuple(row | {key: entry[key] for key in keys} for row, entry in zip(rows, found, strict=True))
+
+
+def everything(path, kind="auto", progress=None):
+    """The records of every video of a data set, whatever its split; `kind` as `data.source`, `path` as `data.path`."""
+    cfg, path = options({"source": kind, "path": str(path)}), pathlib.Path(path).expanduser()
+    if kind == "records" or (kind == "auto" and records.is_built(path)):
+        return records.everything(path)
+    if kind in builders.NAMES and kind != "folder":
+        return probed(builders.listing(kind, path).rows, path, progress)
+    return probed([row for rows in listing(path, cfg).values() for row in rows], path, progress)
 
 
 def probe(path, progress=None):
