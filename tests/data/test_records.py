@@ -3,6 +3,7 @@
 import concurrent.futures
 import pickle
 
+import cv2
 import numpy as np
 import pytest
 
@@ -21,11 +22,8 @@ def listing(tmp_path_factory):
     """Four smooth videos of 9 to 12 frames, 32 x 48 and 32 x 56 pixels."""
     folder, rng, rows = tmp_path_factory.mktemp("videos"), np.random.default_rng(1), []
     for i in range(4):
-        coarse = rng.integers(0, 255, (9 + i, 4, 6, 3), np.uint8)
-        frames = (
-            coarse.repeat(8, 1).repeat(8, 2) if i % 2 else np.pad(coarse, ((0, 0), (0, 0), (0, 2), (0, 0))).repeat(8, 1)
-        )
-        frames = frames if i % 2 else frames.repeat(8, 2)[:, :, :56]
+        coarse = rng.integers(0, 255, (9 + i, 2, 3, 3), np.uint8)
+        frames = np.stack([cv2.resize(picture, (56 if i % 2 else 48, 32)) for picture in coarse])
         video.write(folder / f"{i}.mp4", frames, fps=12)
         rows.append({"id": f"{i}", "path": str(folder / f"{i}.mp4"), "label": 0, "sides": {"": "train"}})
     return Listing("toy", ("a",), tuple(rows), {})
@@ -61,12 +59,12 @@ def test_packed_frames_change_size_and_format_like_decoded_ones(listing, built):
     for name in ("rgb", "yuv420"):
         for row, record in zip(listing.rows, records.open(built / name), strict=True):
             for pixels in ("rgb", "yuv420"):
-                for short_side in (20, 14):
+                for short_side in (20, 16):
                     expected = video.read(row["path"], range(9), short_side, pixels).astype(int)
                     found = records.read(record, range(9), short_side, pixels)
                     assert found.shape == expected.shape
-                    # one more rounding, chroma at half size and a second bilinear step, of 255
-                    assert np.abs(found - expected).mean() < 8, (name, pixels, short_side)
+                    # of 255: chroma at half size and a second bilinear step; a wrong colour range is 12 off
+                    assert np.abs(found - expected).mean() < 5, (name, pixels, short_side)
 
 
 def test_frames_that_are_not_there(built):

@@ -73,6 +73,10 @@ def sequential(path):
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
+def scanned(path):
+    return video._index(video._file(path, None), lambda: None)
+
+
 def check_every_frame(path, expected):
     """Each frame alone, all at once, backwards with repeats, and spread: the pictures of sequential decoding."""
     truth = sequential(path)
@@ -91,7 +95,7 @@ def test_every_frame_is_the_one_of_sequential_decoding(name, tmp_path):
     codec, options = SEQUENCES[name]
     path = encode(tmp_path / name, codec, **options)
     check_every_frame(path, list(range(FRAMES)))
-    assert (len(video._index(path, None, lambda: None).starts) > 1) == (name not in ("one_keyframe.mp4", "no_times.h264"))
+    assert (len(scanned(path).starts) > 1) == (name not in ("one_keyframe.mp4", "no_times.h264"))
 
 
 def test_every_frame_of_a_written_file(tmp_path):
@@ -224,6 +228,60 @@ def test_full_range_colours(golden):
     assert np.abs(video.read(path, [0])[0] - rgb).mean() < 1  # chroma is interpolated here, repeated there
 
 
+MATRICES = {1: (0.2126, 0.0722), 5: (0.299, 0.114)}  # FFmpeg's number: shares of red and blue in BT.709 and BT.601
+
+
+def planes(rgb, matrix, full):
+    """RGB of one colour a block of 16 -> I420 planes, by the standards' formulas."""
+    red, blue = MATRICES[matrix]
+    r, g, b = np.moveaxis(rgb.astype(float), -1, 0)
+    y = red * r + (1 - red - blue) * g + blue * b
+    chroma = [(b - y) / (2 - 2 * blue), (r - y) / (2 - 2 * red)]
+    y, chroma = (y, chroma) if full else (y * 219 / 255 + 16, [c * 224 / 255 for c in chroma])
+    flat = np.concatenate([y.reshape(-1), *((c + 128)[::2, ::2].reshape(-1) for c in chroma)])
+    return flat.round().clip(0, 255).astype(np.uint8).reshape(-1, rgb.shape[1])
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_yuv_is_bt601_full_range_whatever_the_file_is(matrix, full, tmp_path):
+    path, blocks = tmp_path / "colours.mkv", np.random.default_rng(0).integers(30, 226, (4, 6, 3))
+    rgb = blocks.repeat(16, 0).repeat(16, 1)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)  # lossless
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = matrix, 2 if full else 1
+        frame = av.VideoFrame.from_ndarray(planes(rgb, matrix, full), format="yuv420p")
+        frame.colorspace, frame.color_range = matrix, 2 if full else 1
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    clip = video.read(path, [0], pixels="yuv420")
+    assert clip.shape == (1, 96, 96)
+    flat, expected = clip.reshape(-1).astype(int), planes(rgb, 5, True).reshape(-1)
+    for begin, side in ((0, 16), (6144, 8), (6144 + 1536, 8)):  # the middles of blocks: chroma is interpolated between
+        shape = (4, side, 6, side)
+        a, b = (x[begin : begin + 24 * side**2].reshape(shape)[:, side // 4 : -side // 4] for x in (flat, expected))
+        a, b = (x[..., side // 4 : -side // 4] for x in (a, b))
+        assert np.abs(a - b).max() <= 3  # 8-bit planes on either side, RGB between where the matrix differs
+
+
+def test_yuv_of_turned_and_odd_pictures(golden, tmp_path):
+    """Planes of any size, position and direction: turned into RGB they show what `read` shows."""
+    smooth = cv2.resize(np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8), (95, 63))
+    video.write(tmp_path / "odd.mp4", [smooth] * 3)
+    cases = [(str(golden / "video" / "awkward" / f"video_{degrees}.mov"), 0) for degrees in (0, 90, 180, 270)]
+    cases += [(case[0], 80) for case in cases] + [(str(tmp_path / "odd.mp4"), 0), (str(tmp_path / "odd.mp4"), 33)]
+    for path, short_side in cases:
+        rgb, clip = video.read(path, [0, 1], short_side), video.read(path, [0, 1], short_side, "yuv420")
+        even = [2 * round(side / 2) for side in rgb.shape[1:3]]
+        assert clip.shape == (2, even[0] * 3 // 2, even[1])
+        frame = av.VideoFrame.from_ndarray(clip[1], format="yuvj420p")
+        shown = cv2.resize(frame.to_ndarray(format="rgb24"), rgb.shape[2:0:-1])
+        assert np.abs(shown.astype(int) - rgb[1]).mean() < 3, path  # chroma is halved once more
+    with pytest.raises(ValueError, match="pixels must be one of rgb, yuv420, not 'bgr'"):
+        video.read(cases[0][0], [0], pixels="bgr")
+
+
 def test_colours_survive_writing(tmp_path):
     colours = np.array(
         [(0, 0, 0), (255, 255, 255), (200, 40, 40), (40, 180, 60), (30, 60, 210), (128, 128, 128)], np.uint8
@@ -260,6 +318,49 @@ def test_bytes_and_paths_read_alike(tmp_path):
     odd = os.fsencode(tmp_path) + b"/latin\xe9.avi"
     os.rename(path, odd)
     assert numbers(video.read(os.fsdecode(odd), [40, 7])) == [40, 7]
+
+
+def test_a_key_spares_the_scan_of_bytes(tmp_path, monkeypatch):
+    content = encode(tmp_path / "clip.avi", "mpeg4", max_b_frames=2, gop_size=15).read_bytes()
+    scans, scan = [], video._scan
+    monkeypatch.setattr(video, "_scan", lambda file, check: scans.append(file.key) or scan(file, check))
+    for key in (("shard", 7), ("shard", 7), None, None, ("shard", 8), ("shard", 7)):
+        assert numbers(video.read(content, [40, 7], key=key)) == [40, 7]
+    assert scans == [("shard", 7), None, None, ("shard", 8)]
+    with pytest.raises(video.VideoError, match=r"^shard-3: frame 60 cannot be decoded, there are only 60 frames$"):
+        video.read(content, [60], key="shard-3")
+
+
+def test_scans_in_memory_are_bounded(tmp_path, monkeypatch):
+    path = encode(tmp_path / "clip.mp4", "libx264", options={"g": "2"})
+    index = scanned(path)
+    monkeypatch.setattr(video, "CACHED", 10 * video._bytes(index))
+    for number in range(40):
+        video.probe(path.read_bytes(), key=("bounded", number))
+        video.probe(path.read_bytes(), key=("bounded", 0))
+    assert [key for key in video.SCANS if key[0] == "bounded"][-2:] == [("bounded", 39), ("bounded", 0)]
+    assert len(video.SCANS) == 10
+    assert video.HELD["bytes"] == sum(map(video._bytes, video.SCANS.values()))
+
+
+def test_pictures_that_nothing_refers_to_are_skipped(tmp_path, monkeypatch):
+    """The encoder's two B-pictures between references are decoded only where they are wanted."""
+    options = {"g": "24", "bf": "2", "b-pyramid": "none", "x264-params": "b-adapt=0:scenecut=0"}
+    path = encode(tmp_path / "clip.mp4", "libx264", options=options)
+    spare = scanned(path).spare[:, 0]
+    assert len(spare) > FRAMES / 2
+    decoded, start = [], video._from
+
+    def counted(*args):
+        for frame in start(*args):
+            decoded.append(frame)
+            yield frame
+
+    monkeypatch.setattr(video, "_from", counted)
+    for wanted in ([20], [int(spare[9])], [0, int(spare[3]), 22]):
+        decoded.clear()
+        assert numbers(video.read(path, wanted)) == wanted
+        assert len(decoded) == len(set(range(wanted[-1] + 1)) - (set(spare.tolist()) - set(wanted)))
 
 
 def test_changed_file_is_read_anew(tmp_path):

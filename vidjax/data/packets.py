@@ -42,9 +42,9 @@ def order(packets):
         return Order(int(shown.sum()), 0, starts, np.zeros((0, 2), np.int64))
     times = np.sort(pts[shown & (pts >= pts[0])])
     rank = np.searchsorted(times, pts)
-    key &= shown & (rank > 0) & (dts != UNKNOWN)
-    spare &= shown & (pts >= pts[0])
-    starts = np.vstack([starts, _sorted(rank[key], dts[key], place[key], size[key])])
+    starting = key & shown & (rank > 0) & (dts != UNKNOWN)
+    spare &= shown & (pts >= pts[0]) & ~key
+    starts = np.vstack([starts, _sorted(*(column[starting] for column in (rank, dts, place, size)))])
     ticks = int(times[-1]) - int(times[0]) if times.size else 0
     return Order(times.size, ticks, starts, _sorted(rank[spare], pts[spare]))
 

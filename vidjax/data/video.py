@@ -23,7 +23,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 
 from vidjax.data import packets
 
-MAX_PIXELS = 8192**2
+MAX_PIXELS = 8192 * 4352  # an 8K picture; a file's decoder may hold 16 of them
 TIME_LIMIT = 10.0  # seconds of processor time that reading a file may take, and 1 more for each frame asked for
 IO_TIMEOUT = 60.0  # seconds of wall clock that opening a file or reading a packet may take
 CACHED = 16 << 20  # bytes that the latest scans may keep in memory
@@ -46,6 +46,12 @@ class _Format(typing.NamedTuple):
     multiple: int  # of which width and height are
     options: dict  # of the conversion
     shape: typing.Callable  # (height, width) -> shape of a picture
+
+
+class _File(typing.NamedTuple):
+    source: object  # path or bytes
+    name: str  # how messages name it: always printable as UTF-8
+    key: object  # stands for the content; None: unknown
 
 
 class _Index(typing.NamedTuple):
@@ -74,7 +80,8 @@ def probe(file, key=None, time_limit=None):
     `file`, `key` and `time_limit` as for `read`. Width and height are those of the upright picture, `fps` the mean
     rate, duration in seconds. VideoError.
     """
-    index = _index(file, key, _clock(file, time_limit))
+    file = _file(file, key)
+    index = _index(file, _clock(file, time_limit))
     height, width = _size(file, index, 0, 1)
     shape = {"width": width, "height": height}
     return {"num_frames": index.num_frames, "fps": index.fps, **shape, "duration": index.duration}
@@ -95,12 +102,11 @@ def read(file, indices, short_side=0, pixels="rgb", key=None, time_limit=None):
     if pixels not in FORMAT:
         raise ValueError(f"pixels must be one of {', '.join(FORMAT)}, not {pixels!r}")
     wanted, places = np.unique(indices, return_inverse=True)
+    file = _file(file, key)
     check = _clock(file, time_limit, wanted.size)
-    index = _index(file, key, check)
+    index = _index(file, check)
     if wanted[-1] >= index.num_frames:
-        raise VideoError(
-            f"{_name(file)}: frame {wanted[-1]} cannot be decoded, there are only {index.num_frames} frames"
-        )
+        raise VideoError(f"{file.name}: frame {wanted[-1]} cannot be decoded, there are only {index.num_frames} frames")
     size = _size(file, index, short_side, FORMAT[pixels].multiple)
     frames = _decode(file, index, wanted.tolist(), size, FORMAT[pixels], check)
     return frames if np.array_equal(wanted, indices) else frames[places]
@@ -133,18 +139,22 @@ def write(path, frames, fps=25, crf=18, gop=12, bframes=0, threads=1):
             os.remove(partial)
 
 
-def _name(file):
-    """How messages name a file: always printable as UTF-8."""
-    return (
-        f"video of {len(file)} bytes" if isinstance(file, bytes) else os.fspath(file).encode(errors="replace").decode()
-    )
+def _file(source, key):
+    if isinstance(source, bytes):
+        return _File(source, f"video of {len(source)} bytes" if key is None else str(key), key)
+    name = os.fspath(source).encode(errors="replace").decode()
+    try:
+        stat = os.stat(source)
+    except (OSError, ValueError) as error:
+        raise VideoError(f"{name}: {_reason(error)}") from error
+    return _File(source, name, (os.fspath(source), stat.st_mtime_ns, stat.st_size))
 
 
-def _source(file):
+def _opened(source):
     """What PyAV opens; `file:` keeps it from taking part of a name for a protocol, and it wants names in UTF-8."""
-    if isinstance(file, bytes):
-        return io.BytesIO(file)
-    path = os.path.abspath(file)
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    path = os.path.abspath(source)
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -155,22 +165,21 @@ def _source(file):
 @contextlib.contextmanager
 def _open(file):
     """Opens a file: yields (container, video stream); whatever PyAV raises inside becomes a VideoError."""
-    name = _name(file)
     try:
-        if not isinstance(file, bytes) and not os.path.isfile(file):
-            raise VideoError(f"{name}: {'not a file' if os.path.exists(file) else 'no such file'}")
-        with av.open(_source(file), options=OPTIONS, timeout=IO_TIMEOUT, **METADATA) as container:
+        if not isinstance(file.source, bytes) and not os.path.isfile(file.source):
+            raise VideoError(f"{file.name}: not a file")
+        with av.open(_opened(file.source), options=OPTIONS, timeout=IO_TIMEOUT, **METADATA) as container:
             stream = container.streams.best("video")
             if stream is None or stream.codec_context is None:
-                raise VideoError(f"{name}: there is no video stream that can be decoded")
+                raise VideoError(f"{file.name}: there is no video stream that can be decoded")
             context = stream.codec_context
-            _check_pixels(name, context.width, context.height)
+            _check_pixels(file.name, context.width, context.height)
             context.thread_type, context.thread_count, context.options = "SLICE", 1, LIMIT
             yield container, stream
     except VideoError:
         raise
     except FAILURES as error:
-        raise VideoError(f"{name}: cannot be read as video ({_reason(error)})") from error
+        raise VideoError(f"{file.name}: cannot be read as video ({_reason(error)})") from error
 
 
 def _reason(error):
@@ -188,7 +197,7 @@ def _clock(file, limit, frames=0):
 
     def check():
         if time.thread_time() - start > limit:
-            raise VideoError(f"{_name(file)}: reading takes longer than the limit of {limit:g} s; re-encode the file")
+            raise VideoError(f"{file.name}: reading takes longer than the limit of {limit:g} s; re-encode the file")
 
     return check
 
@@ -198,27 +207,19 @@ def _size(file, index, short_side, multiple):
     height, width = (index.width, index.height) if index.turns % 2 else (index.height, index.width)
     scale = short_side / min(height, width) if short_side else 1
     height, width = (max(1, round(side * scale / multiple)) * multiple for side in (height, width))
-    _check_pixels(_name(file), width, height)
+    _check_pixels(file.name, width, height)
     return height, width
 
 
-def _index(file, key, check):
+def _index(file, check):
     """The scan of a file, from memory where the same was scanned lately."""
-    if not isinstance(file, bytes):
-        try:
-            stat = os.stat(file)
-        except (OSError, ValueError) as error:
-            raise VideoError(f"{_name(file)}: {_reason(error)}") from error
-        key = (os.fspath(file), stat.st_mtime_ns, stat.st_size)
-    elif key is not None:
-        key = (key, len(file))
     with LOCK:
-        if key in SCANS:
-            SCANS.move_to_end(key)
-            return SCANS[key]
+        if file.key in SCANS:
+            SCANS.move_to_end(file.key)
+            return SCANS[file.key]
     index = _scan(file, check)
-    if key is not None:
-        _remember(key, index)
+    if file.key is not None:
+        _remember(file.key, index)
     return index
 
 
@@ -242,7 +243,7 @@ def _scan(file, check):
         found = packets.pictures(_until_first(container.demux(stream), frames, check), stream.codec_context.name)
         base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
     if not frames or not found.pts:
-        raise VideoError(f"{_name(file)}: there is no frame that can be decoded")
+        raise VideoError(f"{file.name}: there is no frame that can be decoded")
     frame, (count, ticks, starts, spare) = frames[0], packets.order(found)
     fps = float((count - 1) / (ticks * base) if ticks else rate or 25)
     turns = round(frame.rotation / 90) % 4
@@ -260,7 +261,7 @@ def _until_first(demuxed, frames, check):
 
 def _decode(file, index, wanted, size, form, check):
     """Decodes the ascending frame numbers `wanted` at (height, width) `size`: -> uint8 (len(wanted), ...)."""
-    out, reformatter, done = np.empty((len(wanted), *form.shape(*size)), np.uint8), VideoReformatter(), 0
+    out, reformatter, done = _empty(file, (len(wanted), *form.shape(*size))), VideoReformatter(), 0
     flat = size if index.turns % 2 else size[::-1]
     plain = index._replace(starts=index.starts[:1], spare=index.spare[:0])
     for way in (index, plain):  # exactly, then counting all pictures from the beginning
@@ -268,14 +269,21 @@ def _decode(file, index, wanted, size, form, check):
             problem = "the file ends before it"
             try:
                 for frame in _pick(container, stream, way, wanted[done:], check):
-                    _check_pixels(_name(file), frame.width, frame.height)
+                    _check_pixels(file.name, frame.width, frame.height)
                     _store(reformatter.reformat(frame, *flat, form.name, **form.options), index.turns, out[done])
                     done += 1
             except av.error.FFmpegError as error:
                 problem = _reason(error)
         if done == len(wanted):
             return out
-    raise VideoError(f"{_name(file)}: frame {wanted[done]} of {index.num_frames} cannot be decoded ({problem})")
+    raise VideoError(f"{file.name}: frame {wanted[done]} of {index.num_frames} cannot be decoded ({problem})")
+
+
+def _empty(file, shape):
+    try:
+        return np.empty(shape, np.uint8)
+    except MemoryError as error:
+        raise VideoError(f"{file.name}: no memory for {shape[0]} frames of {np.prod(shape[1:])} bytes") from error
 
 
 def _store(frame, turns, out):
