@@ -42,7 +42,7 @@ def test_a_videos_score_is_the_mean_over_its_views(average):
     video = rng.integers(0, 256, (2, 3, 8, 24, 24, 3), np.uint8)
     variables = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(video[:, 0].astype(np.float32) / 255)
     variables["params"]["head"]["kernel"] *= 100  # so that views differ
-    batch = {"video": video, "mask": np.array([1, 0], np.float32)}
+    batch = {"inputs": {"rgb": video}, "view_mask": np.ones((2, 3), np.float32), "mask": np.array([1, 0], np.float32)}
     out = evaluate.eval_step(variables, batch, model=model, average=average)
     logits = np.stack([model.apply(variables, video[:, v].astype(np.float32) / 255, train=False)[0] for v in range(3)])
     soft = lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True)  # noqa: E731

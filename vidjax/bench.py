@@ -93,5 +93,7 @@ def table(found):
     lines.append(f"  {'in all':<10}{total:9.2f} ms, {1000 / total:.1f} clips/s")
     for workers, clips in found["rates"].items():
         steps = clips / found["batch_size"]
-        lines.append(f"{workers} workers {clips:9.1f} clips/s, feeds {steps:.2f} steps/s of batch {found['batch_size']}")
+        lines.append(
+            f"{workers} workers {clips:9.1f} clips/s, feeds {steps:.2f} steps/s of batch {found['batch_size']}"
+        )
     return "\n".join(lines)

@@ -92,7 +92,7 @@ def flow(argv):
     vidjax data flow data/ucf101 --out=data/ucf101_flow --method=dis --workers=16
 
     Methods on the host: dis, farneback; on the accelerator, or on CPU by XLA: tvl1, farneback_jax, horn_schunck. Train
-    with --config.data.flow.source=stored --config.data.flow.path=OUT. Start it again after a kill: finished shards stay.
+    with --config.data.flow.source=stored --config.data.flow.path=OUT. Started again after a kill it goes on.
     """
     words, beam = split_off(argv)
     values, words = parse(flow, words, [out_flag, flow_flags, work_flags])

@@ -16,13 +16,14 @@ from vidjax import checkpoint, config, data, inputs, logs, models, report, shard
 from vidjax.data import clips, modalities, protocols
 
 log = logging.getLogger("vidjax")
+RGB = inputs.preparer(data.options({}))  # clips of pixels alone
 
 
 class EvaluationError(RuntimeError):
     """An evaluation that cannot give an honest number; the message says why."""
 
 
-def eval_step(variables, batch, net=None, *, model, average, prepare=inputs.prepare, multi_label=False, tasks=()):
+def eval_step(variables, batch, net=None, *, model, average, prepare=RGB, multi_label=False, tasks=()):
     """Scores of each video: {inputs {key: (B, V, ...)}, view_mask (B, V), mask (B,)} -> {scores (B, C), mask (B,)}.
 
     The mean over a video's views, those of `view_mask` 1, is of their probabilities (`average` "prob") or of their
@@ -30,7 +31,7 @@ def eval_step(variables, batch, net=None, *, model, average, prepare=inputs.prep
     """
     b, v = batch["view_mask"].shape
     views = jax.tree.map(lambda x: x.reshape(b * v, *x.shape[2:]), batch["inputs"])
-    logits, _ = model.apply(variables, prepare(views, net=net), train=False)
+    logits, _ = model.apply(variables, prepare(views, net), train=False)
     logits = logits.reshape(b, v, -1)
     if tasks:
         logits = jnp.where(jnp.array(tasks) == batch["task"][:, None, None], logits, -jnp.inf)
@@ -49,7 +50,7 @@ def make_step(cfg, model, mesh, places, source):
         eval_step,
         model=model,
         average=cfg.eval.average,
-        prepare=functools.partial(inputs.prepare, data=data.options(cfg.data)),
+        prepare=inputs.preparer(data.options(cfg.data)),
         multi_label=source.multi_label,
         tasks=getattr(source, "tasks", ()),
     )
@@ -61,19 +62,6 @@ def to_devices(batch, mesh, size):
     """What of a batch goes to the devices, as part of the global arrays."""
     arrays = {key: batch[key] for key in ("inputs", "label", "mask", "task", "view_mask") if key in batch}
     return sharding.to_devices(arrays, mesh, size)
-
-
-def load_net(section):
-    """The variables of the MotionNet that makes a config's flow, from the checkpoint it names; None without one."""
-    section = data.options(section)
-    if "flow" not in section["modalities"] or section["flow"]["source"] != "motionnet":
-        return None
-    variables, meta, _ = checkpoint.load_variables(section["flow"]["path"])
-    if meta["config"]["model"]["name"] != "motionnet":
-        raise EvaluationError(
-            f"data.flow.path {section['flow']['path']} holds a {meta['config']['model']['name']} model"
-        )
-    return variables
 
 
 def metrics(scores, labels):
@@ -143,13 +131,14 @@ def refuse(errors, source, allow_bad):
         )
 
 
-def meta(cfg, model, class_names):
+def meta(cfg, model, source):
     """What travels with the weights: the config, the class names and how pixels become the model's input."""
     views, clip, section = cfg.eval, cfg.data.clip, data.options(cfg.data)
     return {
         "version": vidjax.__version__,
         "config": cfg.to_dict(),
-        "class_names": list(class_names),
+        "class_names": list(source.classes),
+        "multi_label": source.multi_label,
         "preprocess": {key: section[key] for key in modalities.SETTINGS}
         | {
             "frames": clip.size,
@@ -190,7 +179,7 @@ def with_protocol(cfg):
 class Evaluator:
     """Evaluates a model's variables on a source: compiled once, the same digits in training and in a job.
 
-    `net` are the variables of the net that makes the flow, if one does (`load_net`).
+    `net` are the variables of the net that makes the flow, if one does (`inputs.load_net`).
     """
 
     def __init__(self, cfg, model, mesh, places, source, net=None):
@@ -331,5 +320,5 @@ def run(cfg, workdir, step=None):
     source = data.source(cfg.data, "eval")
     check_classes(source, meta, workdir)
     model = models.build(cfg.model, num_classes=len(source.classes))
-    net = load_net(cfg.data)
+    net = inputs.load_net(data.options(cfg.data))
     return Evaluator(cfg, model, mesh, places(variables), source, net)(variables, step, workdir)

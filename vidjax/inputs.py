@@ -4,20 +4,45 @@ Bytes travel, floats are made here: pixels are scaled to [0, 1], YUV 4:2:0 becom
 to the device is computed from frames.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
-from vidjax import flow, models
+from vidjax import checkpoint, flow, models
 from vidjax.data import modalities, stacking
 
 BT601 = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))  # full range: (R, G, B) from (Y, U, V)
 
 
-def prepare(wire, *, data, net=None):
+def preparer(data):
+    """`prepare` for a config's section with its defaults: a function (wire, net) -> the model's input."""
+    model = None
+    if has_net(data):
+        meta = checkpoint.read_meta(data["flow"]["path"])["config"]["model"]
+        if meta["name"] != "motionnet":
+            raise ValueError(f"data.flow.path {data['flow']['path']} holds a {meta['name']} model, not a motionnet.")
+        model = models.build(meta)
+        if model.frames != data["flow"]["stack"] + 1:
+            raise ValueError(f"data.flow.stack must be {model.frames - 1}, as the MotionNet in data.flow.path gives.")
+    return functools.partial(prepare, data=data, model=model)
+
+
+def has_net(data):
+    """Whether a trained net makes the flow."""
+    return "flow" in data["modalities"] and data["flow"]["source"] == "motionnet"
+
+
+def load_net(data):
+    """The variables of the net that makes the flow, from the checkpoint in `flow.path`; None where none does."""
+    return checkpoint.load_variables(data["flow"]["path"])[0] if has_net(data) else None
+
+
+def prepare(wire, net=None, *, data, model=None):
     """The model's input: {wire key: (B, ...)} -> one float32 array, or a dict where the model sees several.
 
-    `data` is a config's section with its defaults (`vidjax.data.options`); `net` the variables of its MotionNet. Pixels
-    are in [0, 1], flow and differences in [-1, 1]; masks come as `audio_mask` and so on.
+    `data` is a config's section with its defaults (`vidjax.data.options`); `net` and `model` are the variables and the
+    module of its MotionNet. Pixels are in [0, 1], flow and differences in [-1, 1]; masks come as `audio_mask` etc.
     """
     made = {}
     for key, x in wire.items():
@@ -29,7 +54,7 @@ def prepare(wire, *, data, net=None):
             case "flow":
                 made["flow"] = signed(x.astype(jnp.float32))
             case "flow_frames":
-                made["flow"] = flow_of_frames(x, data["flow"], net)
+                made["flow"] = flow_of_frames(x, data["flow"], lambda x: model.apply(net, x / 255, train=False)[0])
             case "difference_frames":
                 made["difference"] = difference(x)
             case _:
@@ -43,8 +68,11 @@ def example(data, frames, size, batch=1):
     if data["buckets"]:
         shapes["frame_mask"] = ((frames,), "float32")
     wire = {key: jax.ShapeDtypeStruct((batch, *shape), dtype) for key, (shape, dtype) in shapes.items()}
-    net = net_shapes(data, frames, size)
-    return jax.eval_shape(lambda wire, net: prepare(wire, data=data, net=net), wire, net)
+    ready = preparer(data)
+    net = (
+        models.shapes(ready.keywords["model"], (1, data["flow"]["stack"] + 1, size, size, 3)) if has_net(data) else None
+    )
+    return jax.eval_shape(ready, wire, net)
 
 
 def signed(x):
@@ -66,18 +94,15 @@ def rgb_of_i420(x):
     return jnp.clip(jnp.stack(rgb, -1) / 255, 0, 1)
 
 
-def flow_of_frames(frames, options, net):
+def flow_of_frames(frames, options, net=None):
     """What a model sees of the flow between frames: uint8 (B, T, n, H, W, 3) -> (B, T, H, W, C) in [-1, 1].
 
     Rounded to 255 levels, as stored flow is: a model may be trained on one and run on the other.
     """
     b, t, n, h, w, _ = frames.shape
     flat = frames.reshape(b * t, *frames.shape[2:])
-    if options["source"] == "motionnet":
-        fields = motionnet_fields(flat, net)
-    else:
-        fields = modalities.fields(flat, options, lambda x: flow.estimate(x, options["method"]))
-    seen = modalities.arrange(fields, options)
+    estimate = net if options["source"] == "motionnet" else lambda x: flow.estimate(x, options["method"])
+    seen = modalities.arrange(modalities.fields(flat, options, estimate), options)
     seen = signed(jnp.round(seen * 127.5 + 127.5))
     return seen.reshape(b, t, h, w, -1)
 

@@ -1,6 +1,5 @@
 """The one program: `vidjax COMMAND [flags]`. Each command turns its flags into a call of the function that owns it."""
 
-import difflib
 import importlib.metadata
 import os
 import pathlib

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from vidjax import checkpoint, config, data, evaluate, inputs, models
-from vidjax.data import clips, modalities, sources, video
+from vidjax.data import clips, lists, modalities, video
 
 WINDOWS = 8  # windows in one device call
 
@@ -23,9 +23,14 @@ class Predictor:
         clip = {"sampler": preprocess["sampler"], "size": preprocess["frames"], "stride": preprocess["stride"]}
         self.section = data.options(known | {"short_side": preprocess["short_side"], "clip": clip})
         self.model = models.build(cfg.model, num_classes=len(self.meta["class_names"]))
-        prepare = functools.partial(inputs.prepare, data=self.section)
-        self.net = evaluate.load_net(self.section)
-        step = functools.partial(evaluate.eval_step, model=self.model, average=cfg.eval.average, prepare=prepare)
+        self.net = inputs.load_net(self.section)
+        step = functools.partial(
+            evaluate.eval_step,
+            model=self.model,
+            average=cfg.eval.average,
+            prepare=inputs.preparer(self.section),
+            multi_label=self.meta.get("multi_label", False),
+        )
         self.step = jax.jit(step)
 
     def __call__(self, path):
@@ -69,7 +74,7 @@ def files(paths):
     found = []
     for path in paths:
         if os.path.isdir(path):
-            below = sorted(map(str, sources.walk(path)))
+            below = sorted(map(str, lists.walk(path)))
             if not below:
                 raise FileNotFoundError(f"{path} holds no video file.")
             found += below

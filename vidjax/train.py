@@ -45,7 +45,7 @@ def init_state(model, tx, *, seed, example):
     return State(jnp.int32(0), variables, tx.init(variables["params"]))
 
 
-def train_step(state, batch, net=None, *, model, tx, seed, prepare=inputs.prepare, loss=None, mix=None, tasks=()):
+def train_step(state, batch, net=None, *, model, tx, seed, prepare=evaluate.RGB, loss=None, mix=None, tasks=()):
     """One gradient step: (State, {inputs, label (B,) or (B, C), mask (B,)}) -> (State, metrics).
 
     `prepare` makes the model's input (`net`: see there); `loss` is a function of (logits, targets), by default softmax
@@ -54,7 +54,7 @@ def train_step(state, batch, net=None, *, model, tx, seed, prepare=inputs.prepar
     rng = jax.random.fold_in(jax.random.key(seed), state.step)  # a resumed run draws the same numbers
     params = state.variables["params"]
     rest = {name: tree for name, tree in state.variables.items() if name != "params"}
-    seen, targets = prepare(batch["inputs"], net=net), losses.targets(batch["label"], model.num_classes)
+    seen, targets = prepare(batch["inputs"], net), losses.targets(batch["label"], model.num_classes)
     if mix:
         seen, mixed = mixing.mix(jax.random.fold_in(rng, 1), seen, targets, mask=batch["mask"], **mix)
     options = {"allowed": jnp.array(tasks) == batch["task"][:, None]} if tasks else {}
@@ -93,7 +93,7 @@ def make_step(cfg, model, tx, mesh, source):
         model=model,
         tx=tx,
         seed=cfg.seed,
-        prepare=functools.partial(inputs.prepare, data=section),
+        prepare=inputs.preparer(section),
         loss=functools.partial(kind, **cfg.loss),
         mix={key: value for key, value in cfg.get("mix", {}).items() if value},
         tasks=getattr(source, "tasks", ()),
@@ -131,7 +131,7 @@ def prepare(cfg, workdir):
     os.makedirs(workdir, exist_ok=True)
     mesh = sharding.make_mesh(**cfg.mesh)
     source, held_out = open_sources(cfg)
-    process, net = jax.process_index(), evaluate.load_net(cfg.data)
+    process, net = jax.process_index(), inputs.load_net(data.options(cfg.data))
     bad = BadVideos(os.path.join(workdir, f"bad_videos_{process}.csv" if process else "bad_videos.csv"), source)
     for i in range(len(source)):
         if error := source[i]["error"]:
@@ -155,7 +155,7 @@ def prepare(cfg, workdir):
     if process == 0:
         config.save(cfg, workdir)
         log.info("%s", logs.overview(abstract.variables["params"]))
-    meta = evaluate.meta(cfg, model, source.classes)
+    meta = evaluate.meta(cfg, model, source)
     return Run(mesh, source, bad, step_fn, rate, state, start, evaluator, checkpoints, meta, net)
 
 

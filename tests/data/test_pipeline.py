@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -25,20 +26,18 @@ def batches(cfg, source, n, **where):
 
 def same(one, two):
     for a, b in zip(one, two, strict=True):
-        assert a.keys() == b.keys()
-        for key in a:
-            np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+        tiny.assert_equal(a, b)
 
 
 def test_batches_do_not_depend_on_the_number_of_processes(videos):
     cfg = tiny.make_config(videos)
     source = data.source(cfg.data, "train")
     whole = batches(cfg, source, 6)
-    assert whole[0]["video"].shape == (8, 8, 24, 24, 3)
-    assert whole[0]["video"].dtype == np.uint8
+    assert whole[0]["inputs"]["rgb"].shape == (8, 8, 24, 24, 3)
+    assert whole[0]["inputs"]["rgb"].dtype == np.uint8
     for blocks in (2, 4):
         parts = [batches(cfg, source, 6, block=i, blocks=blocks) for i in range(blocks)]
-        same(whole, [{k: np.concatenate([p[k] for p in step]) for k in step[0]} for step in zip(*parts, strict=True)])
+        same(whole, [jax.tree.map(lambda *rows: np.concatenate(rows), *step) for step in zip(*parts, strict=True)])
 
 
 def test_batches_can_be_entered_at_any_step(videos):
@@ -85,9 +84,9 @@ def test_one_bad_file_is_masked_and_leaves_other_rows_alone(videos):
     for good, bad in zip(batches(cfg, source, 5), batches(cfg, broken, 5), strict=True):
         there = good["index"] == 7
         assert (bad["mask"] == ~there).all()
-        assert (bad["video"][there] == 0).all()
+        assert (bad["inputs"]["rgb"][there] == 0).all()
         assert all("none.mp4" in error for error in bad["error"][there])
-        np.testing.assert_array_equal(good["video"][~there], bad["video"][~there])
+        np.testing.assert_array_equal(good["inputs"]["rgb"][~there], bad["inputs"]["rgb"][~there])
 
 
 def test_evaluation_covers_each_video_once_in_order(videos):
@@ -100,4 +99,4 @@ def test_evaluation_covers_each_video_once_in_order(videos):
         assert list(index[:13]) == list(range(13))
         assert (index[13:] == -1).all()
         assert mask.sum() == 13
-        assert parts[0][0]["video"].shape == (8 // blocks, 6, 8, 24, 24, 3)
+        assert parts[0][0]["inputs"]["rgb"].shape == (8 // blocks, 6, 8, 24, 24, 3)

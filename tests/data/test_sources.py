@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from vidjax.data import index, motion, sources, video
+from vidjax.data import index, lists, motion, sources, video
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +69,7 @@ def test_hash_split_is_stratified_and_stable(put):
         "duo/2.mp4",
     ]
     root = put(*names)
-    before = {split: {row["id"] for row in rows} for split, rows in sources.folder(root).items()}
+    before = {split: {row["id"] for row in rows} for split, rows in lists.folder(root).items()}
     assert before["train"] | before["eval"] == set(names)
     assert not before["train"] & before["eval"]
     assert "solo/1.mp4" in before["train"]
@@ -78,10 +78,10 @@ def test_hash_split_is_stratified_and_stable(put):
         assert 2 <= len([name for name in before["eval"] if name.startswith(label)]) <= 16
     put("run/new.mp4")
     os.remove(root / "jump/3.mp4")
-    after = {split: {row["id"] for row in rows} for split, rows in sources.folder(root).items()}
+    after = {split: {row["id"] for row in rows} for split, rows in lists.folder(root).items()}
     for split in before:
         assert before[split] - {"jump/3.mp4"} == after[split] - {"run/new.mp4"}
-    assert not sources.folder(root, eval_fraction=0)["eval"]
+    assert not lists.folder(root, eval_fraction=0)["eval"]
 
 
 def test_bad_files_are_rows_with_their_reason(put, tmp_path):
@@ -394,7 +394,7 @@ def test_real_footage_by_sequence(golden, monkeypatch, tmp_path):
     assert len(train.classes) == 6
     assert train.counts["unreadable"] == held.counts["unreadable"] == 0
     frames = {
-        row["path"]: int(row["frames"]) for _, row in sources.read_csv(golden / "ut_interaction/manifest.csv", ())
+        row["path"]: int(row["frames"]) for _, row in lists.read_csv(golden / "ut_interaction/manifest.csv", ())
     }
     for source in (train, held):
         assert all(frames[source[i]["id"]] == source[i]["num_frames"] for i in range(len(source)))

@@ -59,6 +59,10 @@ def options(cfg):
     for key in set(cfg.get("flow", ())) - set(DEFAULTS["flow"]):
         raise ValueError(f"data.flow: no key {key!r}; keys are {', '.join(DEFAULTS['flow'])}")
     cfg = DEFAULTS | cfg | {"flow": DEFAULTS["flow"] | cfg.get("flow", {})}
+    if cfg["buckets"] and (cfg["clip"]["sampler"] != "full" or cfg["order"] != "shuffled"):
+        raise ValueError(
+            "data.buckets is for clips of whole videos: it needs data.clip.sampler full and order shuffled"
+        )
     if cfg["order"] not in ORDERS:
         raise ValueError(f"data.order must be one of {', '.join(ORDERS)}, not {cfg['order']!r}")
     modalities.check(cfg)
@@ -212,7 +216,7 @@ class Views(grain.transforms.Map):
 
 
 def test_clips(views, clip, num_frames):
-    """The clips of a video that an evaluation takes, by its protocol or by the sampler it was trained with: (K, T)."""
+    """The clips that an evaluation takes of a video, by its protocol or by the sampler it was trained with: (K, T)."""
     if views.get("protocol"):
         return protocols.indices(protocols.find(views["protocol"]), num_frames, clip["size"], clip["stride"])
     return clips.evaluation(num_frames=num_frames, clips=views["clips"], **clip)
@@ -288,7 +292,8 @@ def order_of(cfg, source, seed):
     if isinstance(source, mixture.Mixed):
         return mixture.Order(source, seed)
     if cfg["buckets"]:
-        lengths = tuple(clips.length(source[i]["num_frames"], **cfg["clip"]) for i in range(len(source)))
+        stride = cfg["clip"]["stride"]
+        lengths = tuple(max(1, -(-source[i]["num_frames"] // stride)) for i in range(len(source)))
         return order.Bucketed(lengths, cfg["buckets"], cfg["batch_size"] // cfg["repeats"], seed)
     if cfg["order"] == "balanced":
         return order.Balanced(tuple(source[i]["label"] for i in range(len(source))), seed)

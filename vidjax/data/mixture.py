@@ -74,12 +74,13 @@ def build(sections, split, build_one):
 class Order:
     """Positions of a mixture -> index into the Mixed source, in proportion to its weights."""
 
-    lengths: tuple
-    mixed: order.Mixture
+    source: Mixed
+    seed: int
 
     def __len__(self):
-        return sum(self.lengths)
+        return len(self.source)
 
     def __getitem__(self, position):
-        task, index = self.mixed[position]
-        return sum(self.lengths[:task]) + index
+        lengths = tuple(map(len, self.source.parts))
+        task, index = order.Mixture(lengths, self.source.weights, self.seed)[position]
+        return sum(lengths[:task]) + index

@@ -93,6 +93,14 @@ def open(folder, side="train", split=""):  # noqa: A001
     )
 
 
+def everything(folder):
+    """The records of every video of a built data set, whatever its split."""
+    folder = pathlib.Path(folder).expanduser().absolute()
+    manifest = load(folder)
+    how = manifest["parameters"]["store"], manifest["parameters"].get("pixels", ""), manifest["multi_label"]
+    return tuple(record(row, folder, *how) for row in index(folder, manifest))
+
+
 def is_built(folder):
     """Whether a folder is (or was begun as) a built data set."""
     return pathlib.Path(folder).joinpath("build.json").is_file()

@@ -2,7 +2,7 @@
 
 import collections
 
-from vidjax.data import sources
+from vidjax.data import lists
 from vidjax.data.builders import listings
 
 SOURCE = "your own videos"
@@ -14,8 +14,8 @@ def blank(name):
 
 
 def listing(name, root):
-    """`root/<class>/**/<video>`, with the sides that `sources.folder` gives."""
-    sides = sources.folder(root)
+    """`root/<class>/**/<video>`, with the sides that `lists.folder` gives."""
+    sides = lists.folder(root)
     classes = listings.numbers(sorted({row["label"] for rows in sides.values() for row in rows}))
     rows = [row | {"label": classes[row["label"]], "sides": {"": side}} for side, rows in sides.items() for row in rows]
     rows = tuple(sorted(rows, key=lambda row: row["id"]))

@@ -15,7 +15,7 @@ import os
 import pathlib
 import re
 
-from vidjax.data import sources
+from vidjax.data import lists
 
 MIRROR = {"left": "right", "right": "left", "clockwise": "counterclockwise", "counterclockwise": "clockwise"}
 ALL = ("", "all")
@@ -107,7 +107,7 @@ def videos(root, parents=0):
     Of two files with one name the first path counts, one in a folder `replacement*` before all others.
     """
     found, doubles = {}, 0
-    files = sorted(sources.walk(root), key=lambda file: ("/replacement" not in str(file)[len(str(root)) :], file))
+    files = sorted(lists.walk(root), key=lambda file: ("/replacement" not in str(file)[len(str(root)) :], file))
     for file in files:
         name = "/".join([*file.parts[-1 - parents : -1], file.stem])
         doubles += name in found
