@@ -42,7 +42,7 @@ def made(tmp_path_factory):
     """A folder with a file of each kind; see EXPECTED."""
     root = tmp_path_factory.mktemp("made")
     (root / "a").mkdir()
-    video.write(root / "a" / "good.mp4", (picture(i) for i in range(30)), fps=10)
+    video.write(root / "a" / "good.mp4", (picture() // 2 + np.uint8(3 * i) for i in range(30)), fps=10)
     whole = (root / "a" / "good.mp4").read_bytes()
     (root / "copy.mp4").write_bytes(whole)
     (root / "header.mp4").write_bytes(whole[:150])
