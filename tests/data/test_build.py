@@ -102,6 +102,14 @@ def test_tfds_reads_every_part_without_tensorflow(listing, tmp_path):
     assert "tensorflow" not in sys.modules
 
 
+def test_tfds_reads_packed_frames(listing, tmp_path):
+    build.build(listing, tmp_path, store="frames", shard_videos=2)
+    frames = tfds.builder_from_directory(tmp_path).as_data_source("train")
+    assert len(frames) == sum(range(6, 13))
+    first = video.read(listing.rows[0]["path"], range(6))
+    assert [frames[i]["frame"] for i in range(6)] == [picture.tobytes() for picture in first]
+
+
 def test_videos_of_several_splits_are_stored_once(listing, tmp_path):
     sides = [{"1": "train", "2": "eval"}, {"1": "eval", "2": "train"}, {}]
     rows = tuple(row | {"sides": sides[i % 3]} for i, row in enumerate(listing.rows))

@@ -19,11 +19,11 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def listing(tmp_path_factory):
-    """Four smooth videos of 9 to 12 frames, 32 x 48 and 32 x 56 pixels."""
+    """Four smooth videos of 9 to 12 frames, 32 x 48 and 32 x 64 pixels."""
     folder, rng, rows = tmp_path_factory.mktemp("videos"), np.random.default_rng(1), []
     for i in range(4):
         coarse = rng.integers(0, 255, (9 + i, 2, 3, 3), np.uint8)
-        frames = np.stack([cv2.resize(picture, (56 if i % 2 else 48, 32)) for picture in coarse])
+        frames = np.stack([cv2.resize(picture, (64 if i % 2 else 48, 32)) for picture in coarse])
         video.write(folder / f"{i}.mp4", frames, fps=12)
         rows.append({"id": f"{i}", "path": str(folder / f"{i}.mp4"), "label": 0, "sides": {"": "train"}})
     return Listing("toy", ("a",), tuple(rows), {})

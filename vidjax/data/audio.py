@@ -7,13 +7,16 @@ Time is counted in seconds from the video's first picture. A file without a soun
 import contextlib
 import fractions
 import functools
+import io
 import math
 import os
+import pathlib
+import time
 
 import av
 import numpy as np
 
-from vidjax.data import video
+from vidjax.data import records, video
 
 RATE = 16000  # samples per second of all features
 WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms, 10 ms, and the next power of two
@@ -24,6 +27,7 @@ KINDS = ("spectrogram", "vggish")
 PREROLL = 0.5  # seconds decoded before what is wanted: after a seek a codec's first frames are not right yet
 TAPS = 64  # of the resampler: twice FFmpeg's, whose loss of 29 % at 7500 Hz would reach VGGish's bands
 REACH = 0.02  # seconds that the resampler looks to either side, rounded up
+ONE_THREAD = 2**18  # products in a matrix product that OpenBLAS does not give to threads: 0.5 ms, not 0.5-12, a clip
 MAX_SECONDS, MAX_RATE = 600, 768_000
 
 
@@ -31,12 +35,13 @@ class NoAudio(video.VideoError):
     """A file without a sound track."""
 
 
-def read(file, start, end, rate=RATE):
+def read(file, start, end, rate=RATE, name=""):
     """The sound from second `start` to `end`: -> (mono float32 (round((end - start) * rate),) in [-1, 1], real).
 
-    `file` is a path or the file's bytes. Second 0 is the first picture; the channels' mean is resampled on the grid
-    of whole samples from there, so that what two reads share is the same in both. `real` counts the samples that are
-    inside the track, the others are 0. After a seek Matroska's times are known to 0.5 ms. NoAudio, VideoError.
+    `file` is a path or the file's bytes, `name` how messages name it. Second 0 is the first picture; the channels' mean
+    is resampled on the grid of whole samples from there, so that two reads agree on what they share. `real` counts the
+    samples that are inside the track, the others are 0. After a seek Matroska's times are known to 0.5 ms. NoAudio,
+    VideoError.
     """
     count = round((end - start) * rate) if math.isfinite(end - start) else 0
     if count < 1 or end - start > MAX_SECONDS or not 0 < rate <= MAX_RATE:
@@ -44,14 +49,16 @@ def read(file, start, end, rate=RATE):
             f"read needs start < end, at most {MAX_SECONDS} s apart, and a rate of 1 to {MAX_RATE} Hz; "
             f"got {start} to {end} at {rate}"
         )
+    name = name or (f"video of {len(file)} bytes" if isinstance(file, bytes) else os.fspath(file))
+    name = name.encode(errors="replace").decode()
     if start > 2 * PREROLL:
         try:
-            return _read(file, start, end, rate, seek=True)
+            return _read(file, start, end, rate, name, seek=True)
         except NoAudio:
             raise
         except video.VideoError:  # once more, from the beginning
             pass
-    return _read(file, start, end, rate, seek=False)
+    return _read(file, start, end, rate, name, seek=False)
 
 
 def clip_span(indices, fps):
@@ -97,7 +104,7 @@ def clip(record, indices, *, kind="spectrogram", frames=128, bands=80, examples=
     """The sound of a clip's frames `indices`: -> (float32 of `shape(...)`, float32 1 or, without any sound, 0).
 
     `spectrogram` is the map of exactly the clip's time span; `vggish` takes the examples centred on it, 0.96 s each.
-    VideoError where a track is damaged.
+    VideoError where a track is damaged, or a data set of packed frames has none to give.
     """
     options = {"kind": kind, "frames": frames, "bands": bands, "examples": examples}
     absent = np.zeros(shape(**options), np.float32), np.float32(0)
@@ -106,7 +113,8 @@ def clip(record, indices, *, kind="spectrogram", frames=128, bands=80, examples=
         half = (examples * EXAMPLE * HOP + WINDOW - HOP) / RATE / 2
         start, end = (start + end) / 2 - half, (start + end) / 2 + half
     try:
-        samples, real = read(record["blob"] if "blob" in record else record["path"], start, end)
+        file = records.encoded(record) if "blob" in record else record["path"]
+        samples, real = read(file, start, end, name=record["id"] if "blob" in record else "")
     except NoAudio:
         return absent
     if not real:
@@ -154,38 +162,51 @@ def _mel(samples, starts, bands, length):
     if len(starts) == 0:
         return np.zeros((0, bands))
     framed = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[starts] * hann
-    return np.abs(np.fft.rfft(framed, length)) @ mel_filters(bands, length)
+    spectra, weights = np.abs(np.fft.rfft(framed, length)), mel_filters(bands, length)
+    rows = max(1, ONE_THREAD // weights.size)
+    return np.concatenate([spectra[i : i + rows] @ weights for i in range(0, len(spectra), rows)])
 
 
-def _read(file, start, end, rate, seek):
-    with _open(file, end - start) as (container, stream, origin, check):
-        frames = _frames(container, stream, origin, start - REACH, end + REACH, seek, check)
+def _read(file, start, end, rate, name, seek):
+    with _open(file, name) as (container, stream, origin):
+        frames = _frames(container, stream, origin, start - REACH, end + REACH, seek)
         return _assemble(frames, round(start * rate), round((end - start) * rate), rate)
 
 
 @contextlib.contextmanager
-def _open(file, seconds):
-    """Opens a file: yields (container, sound stream, the first picture's time in seconds, a check of time spent)."""
-    name, check = video._name(file), video._clock(file, None, math.ceil(seconds))
+def _open(file, name):
+    """Opens a file: yields (container, sound stream, the first picture's time in seconds)."""
+    options = {"options": video.OPTIONS, "timeout": video.IO_TIMEOUT} | video.METADATA
     try:
-        if not isinstance(file, bytes) and not os.path.isfile(file):
-            raise video.VideoError(f"{name}: {'not a file' if os.path.exists(file) else 'no such file'}")
-        with av.open(video._source(file), options=video.OPTIONS, **video.METADATA) as container:
+        with av.open(_source(file), **options) as container:
             stream = container.streams.best("audio")
             if stream is None:
                 raise NoAudio(f"{name}: there is no sound track")
             if stream.codec_context is None:
-                raise video.VideoError(f"{name}: there is no decoder for its sound track")
+                raise ValueError("there is no decoder for it")
             stream.codec_context.thread_count = 1
             first = container.streams.best("video") or stream
-            yield container, stream, float((first.start_time or 0) * (first.time_base or 0)), check
-    except video.VideoError:
+            yield container, stream, float((first.start_time or 0) * (first.time_base or 0))
+    except NoAudio:
         raise
     except video.FAILURES as error:
-        raise video.VideoError(f"{name}: its sound cannot be read ({video._reason(error)})") from error
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise video.VideoError(f"{name}: its sound cannot be read ({reason})") from error
 
 
-def _frames(container, stream, origin, start, end, seek, check):
+def _source(file):
+    """What PyAV opens: a local file, by its content where FFmpeg might not take the name."""
+    if isinstance(file, bytes):
+        return io.BytesIO(file)
+    if not os.path.isfile(file):
+        raise FileNotFoundError("there is no such file")
+    path = os.path.abspath(file)
+    if path.isprintable():
+        return f"file:{path}"
+    return io.BytesIO(pathlib.Path(path).read_bytes())
+
+
+def _frames(container, stream, origin, start, end, seek):
     """Decodes from `start` to `end`: -> [(first sample's number, its rate, mono float32 samples)].
 
     Frames that follow one another are counted where their times, as coarse as the file's clock, allow it; those whose
@@ -194,7 +215,7 @@ def _frames(container, stream, origin, start, end, seek, check):
     if seek:
         container.seek(int((start - PREROLL + origin) / (stream.time_base or 0)), stream=stream)
     found, after = [], None
-    for frame in _decoded(container, stream, found, check):
+    for frame in _decoded(container, stream, found):
         rate, base = frame.sample_rate, float(frame.time_base or stream.time_base or 0)
         if not 0 < rate <= MAX_RATE or (found and found[0][1] != rate):
             raise ValueError(f"its sample rate changes to {rate} Hz")
@@ -212,10 +233,12 @@ def _frames(container, stream, origin, start, end, seek, check):
     return found
 
 
-def _decoded(container, stream, found, check):
+def _decoded(container, stream, found):
     """Yields frames; as long as none is `found`, the decoder may not have caught on yet, and its errors are passed."""
+    begin = time.thread_time()
     for packet in container.demux(stream):
-        check()
+        if time.thread_time() - begin > video.TIME_LIMIT:
+            raise TimeoutError(f"it takes longer than the limit of {video.TIME_LIMIT:g} s")
         try:
             yield from packet.decode()
         except av.error.FFmpegError:
