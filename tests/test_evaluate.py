@@ -54,4 +54,4 @@ def test_a_videos_score_is_the_mean_over_its_views(average):
 
 def test_unknown_average_is_a_sentence():
     with pytest.raises(ValueError, match="config.eval.average 'mean' is unknown; choose prob or logit"):
-        evaluate.make_step(None, None, None, "mean")
+        evaluate.make_step(tiny.make_config("unused", eval__average="mean"), None, None, None, None)

@@ -32,6 +32,11 @@ ALLOWED = {
     "models": {"nn", "models"},
     "convert": {"models"},
     "data": {"data"},
+    "flow": {"flow"},
+    "mixing": set(),
+    "inputs": {"checkpoint", "data", "flow", "models"},
+    "bench": {"data", "logs"},
+    "data_main": {"bench", "commandline", "config", "data", "flow", "logs"},
     "progress": set(),
     "logs": {"progress"},
     "config": set(),
@@ -40,10 +45,13 @@ ALLOWED = {
     "losses": set(),
     "checkpoint": {"checkpoint"},
     "report": {"progress"},
-    "commandline": {"config"},
-    "evaluate": {"checkpoint", "config", "data", "logs", "models", "report", "sharding"},
-    "predict": {"checkpoint", "config", "data", "evaluate", "models"},
-    "train": {"checkpoint", "config", "data", "evaluate", "logs", "losses", "models", "optim", "sharding"},
+    "commandline": {"__version__", "config"},
+    "evaluate": {"checkpoint", "config", "data", "inputs", "logs", "models", "report", "sharding"},
+    "predict": {"checkpoint", "config", "data", "evaluate", "inputs", "models"},
+    "train": {
+        *("checkpoint", "config", "data", "evaluate", "inputs", "logs", "losses", "mixing", "models", "optim"),
+        "sharding",
+    },
 }
 
 

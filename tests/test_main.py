@@ -5,7 +5,7 @@ import shutil
 import pytest
 import tiny
 
-from vidjax import config, main
+from vidjax import config, data_main, main
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,13 @@ def test_help_lists_every_command(capsys):
     assert all(f"vidjax {name} " in text for name in main.COMMANDS)
 
 
-@pytest.mark.parametrize("command", sorted(main.COMMANDS))
+EACH = sorted({*main.COMMANDS, *(f"data {name}" for name in data_main.COMMANDS)} - {"data"})
+
+
+@pytest.mark.parametrize("command", EACH)
 def test_each_commands_help_shows_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
-        main.main([command, "--help"])
+        main.main([*command.split(), "--help"])
     text = capsys.readouterr().out
     assert stop.value.code == 0
     assert f"    vidjax {command}" in text or f"\nvidjax {command}" in text
@@ -116,7 +119,11 @@ def test_models_lists_every_variant(capsys):
 def test_data_commands(capsys, videos, tmp_path):
     assert main.main(["data", "index", str(videos)]) == 0
     assert "53 videos, 53 readable" in capsys.readouterr().out
-    assert "vidjax data motion --out=DIR" in fails(capsys, "data", "motoin")
+    assert "did you mean 'motion'" in fails(capsys, "data", "motoin")
+    assert "--out is missing" in fails(capsys, "data", "motion")
+    assert main.main(["data", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"vidjax data {name} " in text for name in data_main.COMMANDS)
 
 
 def test_users_own_folder_needs_only_its_path(videos, tmp_path):

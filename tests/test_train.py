@@ -113,7 +113,11 @@ def test_masked_videos_weigh_nothing(videos):
     cfg = tiny.make_config(videos, model__dropout=0.0)
     model = train.models.build(cfg.model, num_classes=8)
     tx, _ = train.optim.build(cfg.steps, **cfg.optim)
-    state = jax.jit(functools.partial(train.init_state, model, tx, seed=0, example=jax.ShapeDtypeStruct((1, 8, 24, 24, 3), np.float32)))()
+    state = jax.jit(
+        functools.partial(
+            train.init_state, model, tx, seed=0, example=jax.ShapeDtypeStruct((1, 8, 24, 24, 3), np.float32)
+        )
+    )()
     rng = np.random.default_rng(0)
     batch = {
         "inputs": {"rgb": rng.integers(0, 256, (4, 8, 24, 24, 3), np.uint8)},

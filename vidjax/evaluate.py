@@ -52,7 +52,7 @@ def make_step(cfg, model, mesh, places, source):
         average=cfg.eval.average,
         prepare=inputs.preparer(data.options(cfg.data)),
         multi_label=source.multi_label,
-        tasks=getattr(source, "tasks", ()),
+        tasks=source.tasks,
     )
     batch, whole = jax.sharding.NamedSharding(mesh, sharding.BATCH), sharding.replicated(mesh)
     return jax.jit(step, in_shardings=(places, batch, whole), out_shardings=whole)
@@ -201,10 +201,11 @@ class Evaluator:
         batches = data.evaluation(self.cfg.data, views, self.source, block=block, blocks=blocks)
         scores, masks, errors = [], [], {}
         shown = {"total": -(-n // views.batch_size), "unit": "batches", "main": jax.process_index() == 0}
-        with contextlib.closing(batches):
-            for batch in logs.track(batches, "evaluating", **shown):
+        ahead = sharding.prefetch(batches, lambda batch: to_devices(batch, self.mesh, views.batch_size))
+        with contextlib.closing(batches), contextlib.closing(ahead):
+            for batch, arrays in logs.track(ahead, "evaluating", **shown):
                 errors |= {int(i): str(e) for i, e in zip(batch["index"], batch["error"], strict=True) if e and i >= 0}
-                out = self.step(variables, to_devices(batch, self.mesh, views.batch_size), self.net)
+                out = self.step(variables, arrays, self.net)
                 scores.append(out["scores"])
                 masks.append(out["mask"])
         scores, masks = (np.concatenate(jax.device_get(x))[:n] for x in (scores, masks))

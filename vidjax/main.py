@@ -145,11 +145,11 @@ def from_checkpoint(file, workdir):
 
 def complete(cfg):
     """A config with every value that it may leave out, so that each is a flag."""
-    from vidjax import data, mixing
+    from vidjax import data
     from vidjax.data import sources
 
-    section = data.DEFAULTS | sources.DEFAULTS
-    return config.complete(cfg, {"data": section, "eval": {"protocol": ""}, "mix": mixing.DEFAULTS})
+    section, mix = data.DEFAULTS | sources.DEFAULTS, {"mixup": 0.0, "cutmix": 0.0}
+    return config.complete(cfg, {"data": section, "eval": {"protocol": ""}, "mix": mix})
 
 
 def join(argv):

@@ -3,6 +3,8 @@
 A rule is `(path regex, PartitionSpec or f(shape, mesh) -> PartitionSpec)`; the first that matches a leaf's path wins.
 """
 
+import collections
+import concurrent.futures
 import math
 import re
 
@@ -107,3 +109,21 @@ def to_devices(batch, mesh, batch_size):
         lambda x: jax.make_array_from_process_local_data(place, x, (batch_size, *x.shape[1:])),
         batch,
     )
+
+
+def prefetch(batches, put, depth=2):
+    """Yields (batch, put(batch)) with up to `depth` of them made ahead in a thread, so that transfer costs no step."""
+    batches, ahead = iter(batches), collections.deque()
+
+    def make():
+        batch = next(batches, None)
+        return None if batch is None else (batch, put(batch))
+
+    with concurrent.futures.ThreadPoolExecutor(1, "prefetch") as pool:
+        try:
+            ahead.extend(pool.submit(make) for _ in range(depth))
+            while found := ahead.popleft().result():
+                ahead.append(pool.submit(make))
+                yield found
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

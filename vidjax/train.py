@@ -80,14 +80,17 @@ def train_step(state, batch, net=None, *, model, tx, seed, prepare=evaluate.RGB,
     return State(state.step + 1, variables, opt_state), metrics
 
 
-def make_step(cfg, model, tx, mesh, source):
-    """The compiled step and the abstract state it takes, every leaf with its sharding."""
+def make_step(cfg, model, tx, mesh, multi_label=False, tasks=()):
+    """The compiled step and the abstract state it takes, every leaf with its sharding.
+
+    `multi_label` and `tasks` (the data set of each class of a mixture) are the source's.
+    """
     section = data.options(cfg.data)
     example = inputs.example(section, section["clip"]["size"], section["augment"]["size"])
     init = functools.partial(init_state, model, tx, seed=cfg.seed, example=example)
     shapes = jax.eval_shape(init)
     places = sharding.shardings(shapes, mesh, sharding.rules(cfg.sharding))
-    kind = losses.sigmoid_cross_entropy if source.multi_label else losses.softmax_cross_entropy
+    kind = losses.sigmoid_cross_entropy if multi_label else losses.softmax_cross_entropy
     step = functools.partial(
         train_step,
         model=model,
@@ -95,8 +98,8 @@ def make_step(cfg, model, tx, mesh, source):
         seed=cfg.seed,
         prepare=inputs.preparer(section),
         loss=functools.partial(kind, **cfg.loss),
-        mix={key: value for key, value in cfg.get("mix", {}).items() if value},
-        tasks=getattr(source, "tasks", ()),
+        mix=cfg.mix.to_dict() if any(cfg.get("mix", {}).values()) else None,
+        tasks=tasks,
     )
     batch, whole = jax.sharding.NamedSharding(mesh, sharding.BATCH), sharding.replicated(mesh)
     step = jax.jit(step, in_shardings=(places, batch, whole), out_shardings=(places, whole), donate_argnums=0)
@@ -138,7 +141,7 @@ def prepare(cfg, workdir):
             bad.add(i, error, cfg.data.max_bad)
     model = models.build(cfg.model, num_classes=len(source.classes))
     tx, rate = optim.build(cfg.steps, **cfg.optim)
-    step_fn, abstract, init = make_step(cfg, model, tx, mesh, source)
+    step_fn, abstract, init = make_step(cfg, model, tx, mesh, source.multi_label, source.tasks)
     places = jax.tree.map(lambda x: x.sharding, abstract.variables)
     evaluator = evaluate.Evaluator(cfg, model, mesh, places, held_out, net)
     checkpoints = checkpoint.Checkpoints(workdir, keep=cfg.keep)
@@ -266,13 +269,16 @@ def train(cfg, workdir):
     batches = data.train(cfg.data, run.source, seed=cfg.seed, step=step, block=block, blocks=blocks)
     stop, window, writer = Stop(), Window(run.checkpoints), logs.writer(workdir, step, main=main)
     progress = logs.Progress(cfg.steps, start=step, log_every=cfg.log_every, main=main)
-    with contextlib.closing(run.checkpoints), contextlib.closing(batches), contextlib.closing(writer), stop, progress:
+    ahead = sharding.prefetch(batches, lambda batch: evaluate.to_devices(batch, run.mesh, cfg.data.batch_size))
+    closing = map(contextlib.closing, (run.checkpoints, batches, writer, ahead))
+    with contextlib.ExitStack() as stack:
+        for thing in (*closing, stop, progress):
+            stack.enter_context(thing)
         while step < cfg.steps and not stop.asked(step):
             began = time.perf_counter()
-            batch = next(batches)
+            batch, arrays = next(ahead)
             waited = time.perf_counter() - began
             note_bad(run.bad, batch, cfg.data.max_bad, progress)
-            arrays = evaluate.to_devices(batch, run.mesh, cfg.data.batch_size)
             state, metrics = run.step_fn(state, arrays, run.net)
             step += 1
             window.add(step, metrics, waited)

@@ -192,7 +192,7 @@ def test_csv_in_another_encoding_and_no_csv(tmp_path):
     ("cfg", "message"),
     [
         ({"eval_fractoin": 0.1}, "no key 'eval_fractoin'; did you mean 'eval_fraction'"),
-        ({"source": "tfds"}, "data.source must be auto, folder or csv, not 'tfds'"),
+        ({"source": "tfds"}, "data.source must be one of auto, folder, csv, records, .*, not 'tfds'"),
         ({"path": ""}, "data.path is empty"),
         ({"path": "/no/such"}, "/no/such is not a folder"),
         ({"eval_fraction": 1.0}, "data.eval_fraction"),
@@ -393,8 +393,6 @@ def test_real_footage_by_sequence(golden, monkeypatch, tmp_path):
     assert len(train) + len(held) == 120
     assert len(train.classes) == 6
     assert train.counts["unreadable"] == held.counts["unreadable"] == 0
-    frames = {
-        row["path"]: int(row["frames"]) for _, row in lists.read_csv(golden / "ut_interaction/manifest.csv", ())
-    }
+    frames = {row["path"]: int(row["frames"]) for _, row in lists.read_csv(golden / "ut_interaction/manifest.csv", ())}
     for source in (train, held):
         assert all(frames[source[i]["id"]] == source[i]["num_frames"] for i in range(len(source)))

@@ -247,7 +247,7 @@ def row(inputs, source, record):
     if source.multi_label:
         label = np.zeros(len(source.classes), np.float32)
         label[list(record["label"])] = 1
-    task = {"task": np.int32(record.get("task", 0))} if hasattr(source, "tasks") else {}
+    task = {"task": np.int32(record.get("task", 0))} if source.tasks else {}
     return task | {
         "inputs": inputs,
         "label": label,

@@ -257,8 +257,8 @@ def shapes(cfg, frames, size):
         elif key == "text":
             found |= {key: (text.shape(**cfg[key]), "int32"), f"{key}_mask": (text.shape(**cfg[key]), "float32")}
         else:
-            shape, dtype = streams.shape(frames, size, **cfg["streams"][key])
-            found |= {key: (shape, dtype), f"{key}_mask": ((), "float32")}
+            shape = streams.shape(**cfg["streams"][key], frames=frames, size=size)
+            found |= {key: (shape, "uint8"), f"{key}_mask": ((), "float32")}
     return found
 
 

@@ -42,6 +42,7 @@ class Records:
     multi_label: bool
     flip_pairs: tuple
     lost: dict  # {missing, unreadable}: videos of this side that are not in the shards
+    tasks = ()
 
     def __len__(self):
         return len(self.rows)

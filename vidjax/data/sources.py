@@ -7,11 +7,13 @@ A source never decodes. Its index (`vidjax.data.index`) says how many frames a f
 import collections
 import dataclasses
 import difflib
+import logging
 import os
 import pathlib
 
 from vidjax.data import builders, index, lists, motion, records
 
+LOG = logging.getLogger("vidjax")
 DEFAULTS = {
     "source": "auto",
     "path": "",
@@ -33,8 +35,7 @@ MOTION_KEYS = ("out", *(key for key in motion.render.__kwdefaults__ if key != "p
 class Videos:
     """A source: record i is {id, path, label, num_frames, fps, error}; labels index `classes`.
 
-    In a `multi_label` source a label is a tuple of them. `flip_pairs` are the names that a mirror exchanges, `expected`
-    is the official number of videos, 0 where there is none.
+    In a `multi_label` source a label is a tuple of them. `flip_pairs` are the names that a mirror exchanges.
     """
 
     rows: tuple
@@ -42,7 +43,6 @@ class Videos:
     name: str = ""
     multi_label: bool = False
     flip_pairs: tuple = ()
-    expected: int = 0
 
     def __len__(self):
         return len(self.rows)
@@ -50,14 +50,15 @@ class Videos:
     def __getitem__(self, i):
         return dict(self.rows[i])
 
+    tasks = ()  # a mixture's: the data set of each class
+
     @property
     def counts(self):
-        """For reports: {expected, found, missing, unreadable, classes: {name: videos}}; `unreadable` has `missing`."""
+        """For reports: {found, missing, unreadable, classes: {name: videos}}; `unreadable` includes `missing`."""
         missing = sum(row["error"] == "no such file" for row in self.rows)
         labels = (row["label"] if self.multi_label else (row["label"],) for row in self.rows)
         per_class = collections.Counter(label for several in labels for label in several)
         return {
-            "expected": self.expected or len(self.rows),
             "found": len(self.rows) - missing,
             "missing": missing,
             "unreadable": sum(bool(row["error"]) for row in self.rows),
@@ -85,6 +86,7 @@ def build_all(cfg, splits, progress=None):
         return tuple(records.open(path, split, cfg["split"]) for split in splits)
     if cfg["source"] in builders.NAMES and cfg["source"] != "folder":
         listing = builders.listing(cfg["source"], path)
+        LOG.info("%s", builders.report(listing))
         return tuple(of_listing(listing, path, split, cfg["split"], progress) for split in splits)
     if not cfg["path"]:
         motion.render(**cfg["motion"], progress=progress)
@@ -112,7 +114,7 @@ def of_listed(listed, path, split, classes, progress):
 
 def of_listing(listing, path, side, split, progress):
     """The source of one side of an official split; where there is no `eval` side, `test` takes its place."""
-    names = sorted({name for row in listing.rows for name in row["sides"]} | {name for name, _ in listing.expected})
+    names = builders.splits(listing)
     split = split or names[0]
     if split not in names:
         raise ValueError(f"data.split: {listing.name} has no split {split!r}, only {', '.join(map(repr, names))}")
@@ -122,8 +124,8 @@ def of_listing(listing, path, side, split, progress):
         rows = [row for row in listing.rows if row["sides"].get(split) == side]
     if not rows:
         raise ValueError(f"{path} has no videos of {listing.name} for the {side} side of split {split!r}")
-    known = (listing.multi_label, listing.flip_pairs, listing.expected.get((split, side), 0))
-    return Videos(probed(rows, path, progress), listing.classes, f"{listing.name} {split} {side}".strip(), *known)
+    name = " ".join(filter(None, (listing.name, split, side)))
+    return Videos(probed(rows, path, progress), listing.classes, name, listing.multi_label, listing.flip_pairs)
 
 
 def probed(rows, path, progress):

@@ -13,7 +13,7 @@ import zlib
 import cv2
 import numpy as np
 
-from vidjax.data import sources, video
+from vidjax.data import lists, video
 
 DTYPES = ("uint8", "uint16", "float16", "float32")
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -30,7 +30,7 @@ def find(record, pattern):
     data sets have an id and no folder: there the pattern is an absolute path with `{id}`. ValueError.
     """
     stem, suffix = os.path.splitext(record["id"])
-    known = {"id": stem if suffix.lower() in sources.EXTENSIONS else record["id"]}
+    known = {"id": stem if suffix.lower() in lists.EXTENSIONS else record["id"]}
     place = pathlib.Path(record["path"]) if record.get("path") else None
     if place:
         known |= {"stem": place.stem, "name": place.name, "folder": place.absolute().parent.name}

@@ -100,7 +100,8 @@ def table():
     for name in names():
         module = family(name)
         for variant, row in module.SIZES.items():
-            model, shape = build({"name": name, "variant": variant}, num_classes=row["classes"]), (1, *row["input"])
+            head = {"num_classes": row["classes"]} if "classes" in row else {}
+            model, shape = build({"name": name, "variant": variant}, **head), (1, *row["input"])
             gmac = macs(model, shape) / 1e9
             rows.append({"name": name, "variant": variant, "frames": shape[1], "size": shape[2]})
             rows[-1] |= {"params": parameters(model, shape), "gmac": gmac, "paper": row["paper"]}
