@@ -1,9 +1,11 @@
 """Clips per second of `video.read` beside OpenCV and plain PyAV: random clips of 16 frames at stride 4, one process.
 
     python tests/bench/decode.py [--clips 10] [--threads 1] [VIDEO ...]
+    python tests/bench/decode.py --soak 20000
 
 Default videos: the golden 340x256 Kinetics clips as they are, and re-encoded by `video.write` (a keyframe every 12).
 All methods read the same clips; "right" is the share of clips that show the frames of sequential decoding.
+`--soak` reads so many clips of the golden videos in one process and prints what its memory and descriptors grow by.
 """
 
 import argparse
@@ -54,6 +56,7 @@ def pyav(path, indices):
 
 METHODS = {
     "vidjax": video.read,
+    "vidjax, yuv420": lambda path, indices: video.read(path, indices, pixels="yuv420"),
     "vidjax, short side 112": lambda path, indices: video.read(path, indices, 112),
     "OpenCV, sequential": opencv,
     "OpenCV, POS_FRAMES": lambda path, indices: opencv(path, indices, int(indices[0])),
@@ -75,6 +78,8 @@ def share_right(method, jobs):
     same = 0
     for path, indices in jobs:
         truth, frames = opencv(path, indices), method(path, indices)
+        if frames.ndim == 3:
+            frames = np.stack([av.VideoFrame.from_ndarray(f, "yuvj420p").to_ndarray(format="rgb24") for f in frames])
         if frames.shape != truth.shape:
             size = frames.shape[2:0:-1]
             truth = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in truth])
@@ -95,12 +100,37 @@ def table(title, paths, count, threads):
         )
 
 
+def soak(count):
+    """Reads `count` clips of every kind and prints the growth after the first tenth."""
+    folders, rng = [GOLDEN / "video" / "clips", GOLDEN / "video" / "awkward"], np.random.default_rng(0)
+    paths = [str(path) for folder in folders for path in sorted(folder.iterdir())]
+    for i in range(count + 1):
+        if i in (count // 10, count // 2, count):
+            print(f"{i} clips: {memory() / 2**20:.1f} MB, {len(os.listdir('/proc/self/fd'))} descriptors", flush=True)
+        path = paths[i % len(paths)]
+        source, pixels = path if i % 3 else pathlib.Path(path).read_bytes(), ("rgb", "yuv420")[i // 7 % 2]
+        try:
+            indices = clips.random_clip(min(video.probe(source)["num_frames"], 48), 16, 1, rng)
+            video.read(source, indices, 112 if i % 2 else 0, pixels)
+        except video.VideoError:
+            assert "corrupted" in path, path
+
+
+def memory():
+    """Resident bytes of this process."""
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="*")
     parser.add_argument("--clips", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--soak", type=int, default=0)
     args = parser.parse_args()
+    if args.soak:
+        soak(args.soak)
+        return
     videos = args.videos or [
         str(GOLDEN / "video" / "clips" / name)
         for name in ("R6llTwEh07w.mp4", "WUzgd7C1pWA.mp4", "demo.mp4", "ta_chi.mp4")

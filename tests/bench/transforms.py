@@ -3,7 +3,8 @@
     python tests/bench/transforms.py [--rounds 15]
 
 Both start from decoded uint8 frames and draw the same kinds of change; torchvision works on (T, C, H, W) as its video
-presets do, its permutation counted. Ours averages areas only where a crop shrinks more than twice. The rounds are interleaved; medians are printed, and ours / torchvision's.
+presets do, its permutation counted. Ours averages areas only where a crop shrinks more than twice. The rounds are
+interleaved; medians are printed, and ours / torchvision's.
 Needs `pip install torch torchvision` (CPU builds).
 """
 

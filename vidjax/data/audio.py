@@ -40,7 +40,7 @@ def read(file, start, end, rate=RATE, name=""):
 
     `file` is a path or the file's bytes, `name` how messages name it. Second 0 is the first picture; the channels' mean
     is resampled on the grid of whole samples from there, so that two reads agree on what they share. `real` counts the
-    samples that are inside the track, the others are 0. After a seek Matroska's times are known to 0.5 ms. NoAudio,
+    samples that are inside the track, the others are 0. After a seek Matroska's times are known to 1 ms. NoAudio,
     VideoError.
     """
     count = round((end - start) * rate) if math.isfinite(end - start) else 0

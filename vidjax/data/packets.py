@@ -22,7 +22,7 @@ class Packets(typing.NamedTuple):
 class Order(typing.NamedTuple):
     count: int  # pictures shown
     ticks: int  # between the first and the last, in the stream's time base; 0: unknown
-    starts: np.ndarray  # (n, 4) rank, dts, place, size of keyframes by rank; row 0 is the beginning of the file
+    starts: np.ndarray  # (n, 4) rank, dts, place, size of keyframes by rank; row 0, the beginning, may lack its dts
     spare: np.ndarray  # (n, 2) rank, pts of the pictures that none refers to, by rank
 
 
@@ -37,13 +37,15 @@ def order(packets):
     first = int(key.argmax())
     pts, dts, place, size = (np.array(column[first:], np.int64) for column in packets[:4])
     key, shown, spare = key[first:], ~hidden[first:], spare[first:]
-    starts = np.zeros((1, 4), np.int64)
+    starts = np.array([[0, UNKNOWN, 0, 0]])
     if UNKNOWN in pts[shown] or pts[0] == UNKNOWN or np.unique(pts[shown]).size < shown.sum():
         return Order(int(shown.sum()), 0, starts, np.zeros((0, 2), np.int64))
     times = np.sort(pts[shown & (pts >= pts[0])])
     rank = np.searchsorted(times, pts)
     starting = key & shown & (rank > 0) & (dts != UNKNOWN)
     spare &= shown & (pts >= pts[0]) & ~key
+    if key[0] and shown[0]:
+        starts = np.array([[0, dts[0], place[0], size[0]]])
     starts = np.vstack([starts, _sorted(*(column[starting] for column in (rank, dts, place, size)))])
     ticks = int(times[-1]) - int(times[0]) if times.size else 0
     return Order(times.size, ticks, starts, _sorted(rank[spare], pts[spare]))

@@ -81,7 +81,8 @@ def probe(file, key=None, time_limit=None):
     rate, duration in seconds. VideoError.
     """
     file = _file(file, key)
-    index = _index(file, _clock(file, time_limit))
+    with contextlib.ExitStack() as stack:
+        index, _ = _index(file, _clock(file, time_limit), stack)
     height, width = _size(file, index, 0, 1)
     shape = {"width": width, "height": height}
     return {"num_frames": index.num_frames, "fps": index.fps, **shape, "duration": index.duration}
@@ -104,19 +105,23 @@ def read(file, indices, short_side=0, pixels="rgb", key=None, time_limit=None):
     wanted, places = np.unique(indices, return_inverse=True)
     file = _file(file, key)
     check = _clock(file, time_limit, wanted.size)
-    index = _index(file, check)
-    if wanted[-1] >= index.num_frames:
-        raise VideoError(f"{file.name}: frame {wanted[-1]} cannot be decoded, there are only {index.num_frames} frames")
-    size = _size(file, index, short_side, FORMAT[pixels].multiple)
-    frames = _decode(file, index, wanted.tolist(), size, FORMAT[pixels], check)
+    with contextlib.ExitStack() as stack:
+        index, opened = _index(file, check, stack)
+        if wanted[-1] >= index.num_frames:
+            raise VideoError(
+                f"{file.name}: frame {wanted[-1]} cannot be decoded, there are only {index.num_frames} frames"
+            )
+        size = _size(file, index, short_side, FORMAT[pixels].multiple)
+        frames = _decode(file, index, wanted.tolist(), size, FORMAT[pixels], check, opened)
     return frames if np.array_equal(wanted, indices) else frames[places]
 
 
 def write(path, frames, fps=25, crf=18, gop=12, bframes=0, threads=1):
     """Encodes uint8 RGB frames (T, H, W, 3), an array or an iterable of pictures, as H.264 MP4, keyframe every `gop`.
 
-    `path` appears only when complete. Odd sizes are kept by not subsampling chroma (yuv444p). ValueError without
-    frames.
+    `bframes` pictures between two that others refer to make the file smaller, and clips of a stride faster to read:
+    those that are not wanted are not decoded. `path` appears only when complete. Odd sizes are kept by not
+    subsampling chroma (yuv444p). ValueError without frames.
     """
     frames = iter(frames)
     first = next(frames, None)
@@ -129,6 +134,7 @@ def write(path, frames, fps=25, crf=18, gop=12, bframes=0, threads=1):
             stream.height, stream.width = first.shape[:2]
             stream.pix_fmt = "yuv444p" if stream.height % 2 or stream.width % 2 else "yuv420p"
             stream.options = {"crf": str(crf), "g": str(gop), "bf": str(bframes), "preset": "veryfast"}
+            stream.options |= {"b-pyramid": "none", "b_strategy": "0"} if bframes else {}
             stream.codec_context.thread_count = threads
             for picture in itertools.chain([first], frames):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
@@ -211,16 +217,18 @@ def _size(file, index, short_side, multiple):
     return height, width
 
 
-def _index(file, check):
-    """The scan of a file, from memory where the same was scanned lately."""
+def _index(file, check, stack):
+    """The scan of a file, from memory where the same was scanned lately, and the file if it is open for more."""
     with LOCK:
         if file.key in SCANS:
             SCANS.move_to_end(file.key)
-            return SCANS[file.key]
-    index = _scan(file, check)
+            return SCANS[file.key], None
+    container, stream = stack.enter_context(_open(file))
+    index = _scan(file, container, stream, check)
     if file.key is not None:
         _remember(file.key, index)
-    return index
+    again = stream.codec_context.name == "h264" and index.starts[0, 1] != packets.UNKNOWN
+    return index, (container, stream) if again else None
 
 
 def _remember(key, index):
@@ -236,12 +244,11 @@ def _bytes(index):
     return 1000 + index.starts.nbytes + index.spare.nbytes
 
 
-def _scan(file, check):
+def _scan(file, container, stream, check):
     """Demuxes the whole file and decodes its first picture: -> _Index."""
     frames = []
-    with _open(file) as (container, stream):
-        found = packets.pictures(_until_first(container.demux(stream), frames, check), stream.codec_context.name)
-        base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
+    found = packets.pictures(_until_first(container.demux(stream), frames, check), stream.codec_context.name)
+    base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
     if not frames or not found.pts:
         raise VideoError(f"{file.name}: there is no frame that can be decoded")
     frame, (count, ticks, starts, spare) = frames[0], packets.order(found)
@@ -259,16 +266,19 @@ def _until_first(demuxed, frames, check):
         yield packet
 
 
-def _decode(file, index, wanted, size, form, check):
-    """Decodes the ascending frame numbers `wanted` at (height, width) `size`: -> uint8 (len(wanted), ...)."""
+def _decode(file, index, wanted, size, form, check, opened):
+    """Decodes the ascending frame numbers `wanted` at (height, width) `size`: -> uint8 (len(wanted), ...).
+
+    `opened` is the (container, stream) of a scan, or None.
+    """
     out, reformatter, done = _empty(file, (len(wanted), *form.shape(*size))), VideoReformatter(), 0
     flat = size if index.turns % 2 else size[::-1]
     plain = index._replace(starts=index.starts[:1], spare=index.spare[:0])
-    for way in (index, plain):  # exactly, then counting all pictures from the beginning
-        with _open(file) as (container, stream):
+    for way, used in ((index, opened), (plain, None)):  # exactly, then counting all pictures from the beginning
+        with contextlib.nullcontext(used) if used else _open(file) as (container, stream):
             problem = "the file ends before it"
             try:
-                for frame in _pick(container, stream, way, wanted[done:], check):
+                for frame in _pick(container, stream, way, wanted[done:], check, bool(used)):
                     _check_pixels(file.name, frame.width, frame.height)
                     _store(reformatter.reformat(frame, *flat, form.name, **form.options), index.turns, out[done])
                     done += 1
@@ -297,20 +307,20 @@ def _store(frame, turns, out):
         at += pixels.size
 
 
-def _pick(container, stream, index, wanted, check):
+def _pick(container, stream, index, wanted, check, used):
     """Yields the decoded frames numbered `wanted`, seeking to keyframes; ends early where the file does.
 
-    Pictures that are not wanted and that no other refers to are not decoded.
+    A `used` container is not at the beginning. Pictures that are neither wanted nor referred to are not decoded.
     """
     left_out = index.spare[~np.isin(index.spare[:, 0], wanted)]
     unwanted = frozenset(left_out[:, 1].tolist())
     places = wanted - np.searchsorted(left_out[:, 0], wanted)  # counted without those left out
     starts = index.starts[np.searchsorted(index.starts[:, 0], wanted, "right") - 1]
     starts[:, 0] -= np.searchsorted(left_out[:, 0], starts[:, 0])
-    frames, position = _from(container, stream, index.starts[0], unwanted, check), 0
+    frames, position = _from(container, stream, index.starts[0], unwanted, check, used), 0
     for place, start in zip(places, starts, strict=True):
         if start[0] - position > SKIP:
-            frames, position = _from(container, stream, start, unwanted, check), start[0]
+            frames, position = _from(container, stream, start, unwanted, check, True), start[0]
         frame = next(itertools.islice(frames, place - position, None), None)
         if frame is None:
             return
@@ -318,15 +328,15 @@ def _pick(container, stream, index, wanted, check):
         yield frame
 
 
-def _from(container, stream, start, unwanted, check):
-    """Yields the frames that count from one start on; nothing where the seek does not find the keyframe's packet.
+def _from(container, stream, start, unwanted, check, seek):
+    """Yields the frames that count from one start on; nothing where a `seek` does not find the keyframe's packet.
 
     After a seek, pictures that come out before the key frame belong to the group before it.
     """
-    rank, dts, *place = start.tolist()
-    if rank:
+    _, dts, *place = start.tolist()
+    if seek:
         container.seek(dts, stream=stream)
-    found = key = not rank
+    found = key = not seek
     for packet in container.demux(stream):
         check()
         found = found or [packet.pos, packet.size] == place

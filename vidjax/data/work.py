@@ -75,15 +75,15 @@ def in_processes(function, tasks, workers, time_limit):
                 outcome = worker.answer()
                 if outcome:
                     yield outcome
-                if worker.dead:
-                    team[team.index(worker)] = Worker(context, function)
-                else:
+                if not worker.dead:
                     idle.append(worker)
-            for place, worker in enumerate(team):
-                if time_limit and worker.task is not None and worker.seconds() > time_limit:
+            for worker in team:
+                if time_limit and worker.task is not None and not worker.dead and worker.seconds() > time_limit:
                     worker.end()
                     yield worker.task, None, TimeoutError(f"it took longer than {time_limit:g} seconds")
-                    team[place] = Worker(context, function)
+            alive = [worker for worker in team if not worker.dead]
+            fresh = min(len(team) - len(alive), len(waiting))
+            team = alive + [Worker(context, function) for _ in range(fresh)]
     finally:
         for worker in team:
             worker.end()
@@ -150,14 +150,11 @@ def serve(function, pipe):
     """A worker's life: a task in, (result, error) out, until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and ends us
     threading.Thread(target=follow, daemon=True).start()
-    pipe.send((None, None))
-    while True:
-        try:
-            task = pipe.recv()
-        except EOFError:
-            return
-        result, error = attempt(function, task)
-        pipe.send((result, error and portable(error)))
+    with contextlib.suppress(EOFError, OSError):  # so it goes when the parent ends
+        pipe.send((None, None))
+        while True:
+            result, error = attempt(function, pipe.recv())
+            pipe.send((result, error and portable(error)))
 
 
 def follow():
