@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -169,7 +170,7 @@ from vidjax.data import build, shards
 from vidjax.data.builders import Listing
 
 def slowly(*args, add=shards.add_video):
-    time.sleep(0.05)
+    time.sleep(0.2)
     return add(*args)
 
 shards.add_video = slowly
@@ -188,10 +189,10 @@ def test_killed_builds_resume_to_the_same_bytes(listing, tmp_path):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             for _ in range(lines):
                 assert process.stdout.readline()
-            time.sleep(0.07)
+            time.sleep(0.1)
             process.send_signal(signal.SIGKILL)
     finished = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed" / "shards").glob("*.json")}
-    assert len(finished) == 3
+    assert 3 <= len(finished) < 6  # of 6; 3 unless this machine stalls
     with pytest.raises(ValueError, match="killed is not finished: run `vidjax data build` again$"):
         records.open(tmp_path / "killed")
     (tmp_path / "killed" / "torn.123.part").write_bytes(b"half a shard")
@@ -246,6 +247,25 @@ def test_reencoded_videos_have_short_groups_and_no_more_than_the_wanted_size(lis
         assert np.abs(frames.astype(int) - original).mean() < 12  # of 255: what 4:2:0 and x264 lose of noise
     build.build(listing, tmp_path / "large", short_side=500)
     assert records.read(records.open(tmp_path / "large")[0], [0]).shape == (1, 32, 48, 3)
+
+
+@pytest.mark.parametrize("how", [{}, {"short_side": 16}, {"store": "frames"}], ids=str)
+def test_a_folder_of_pictures_is_a_video(tmp_path, how):
+    for name, count in (("1", 5), ("2", 0)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            cv2.imwrite(str(tmp_path / name / f"{i:05d}.jpg"), np.full((32, 48, 3), 40 * i, np.uint8))
+    rows = tuple({"id": name, "path": str(tmp_path / name), "label": 0, "sides": {"": "train"}} for name in "12")
+    manifest = build.build(Listing("toy", ("a",), rows, {}), tmp_path / "out", **how)
+    assert [(row["id"], row["error"]) for row in manifest["unreadable"]] == [
+        ("2", f"{tmp_path / '2'}: there is no JPEG frame")
+    ]
+    (record,) = records.open(tmp_path / "out")
+    assert (record["num_frames"], record["fps"]) == (5, 12)
+    frames = records.read(record, range(5))
+    assert (
+        np.abs(frames.mean((1, 2, 3)) - [0, 40, 80, 120, 160]).max() < 6
+    )  # of 255: JPEG, x264 once or twice, 16 to 235
 
 
 def test_full_disk_is_one_sentence_and_the_build_goes_on_afterwards(listing, tmp_path, monkeypatch):
