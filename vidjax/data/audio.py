@@ -214,9 +214,9 @@ def _frames(container, stream, origin, start, end, seek):
     """
     if seek:
         container.seek(int((start - PREROLL + origin) / (stream.time_base or 0)), stream=stream)
-    found, after = [], None
+    found, after, base = [], None, float(stream.time_base or 0)
     for frame in _decoded(container, stream, found):
-        rate, base = frame.sample_rate, float(frame.time_base or stream.time_base or 0)
+        rate = frame.sample_rate
         if not 0 < rate <= MAX_RATE or (found and found[0][1] != rate):
             raise ValueError(f"its sample rate changes to {rate} Hz")
         at = after or 0 if frame.pts is None else round((frame.pts * base - origin) * rate)
@@ -249,11 +249,11 @@ def _decoded(container, stream, found):
 def _mono(frame):
     """The mean of a frame's channels: -> float32 (samples,), full scale 1."""
     x = frame.to_ndarray()
-    if not frame.format.is_planar:
+    if x.shape[1] != frame.samples:  # one channel's sample after the other's
         x = x.reshape(frame.samples, -1).T
-    mono = x.mean(0, dtype=np.float32)
+    mono = x.mean(0, dtype=np.float32) if len(x) > 1 else x[0].astype(np.float32)
     if x.dtype.kind == "f":
-        return np.nan_to_num(mono, nan=0, posinf=0, neginf=0)
+        return mono
     full = np.float32(2 ** (8 * x.itemsize - 1))
     return (mono - full * (x.dtype.kind == "u")) / full
 
@@ -275,6 +275,7 @@ def _assemble(frames, first, count, rate):
         low, high = max(at - origin, 0), min(at - origin + len(mono), size)
         if low < high:
             line[low:high], real[low:high] = mono[low - at + origin : high - at + origin], True
+    np.nan_to_num(line, copy=False, posinf=0, neginf=0)
     skip = first - begin * rate // both
     inside = real[np.minimum((np.arange(skip, skip + count) * native) // rate, size - 1)]
     return np.clip(_resample(line, native, rate)[skip : skip + count], -1, 1), int(inside.sum())
@@ -285,6 +286,7 @@ def _resample(line, native, rate):
     if native == rate:
         return line
     graph, parts = av.filter.Graph(), []
+    graph.threads = 1
     tick = fractions.Fraction(1, native)
     source = graph.add_abuffer(sample_rate=native, format="flt", layout="mono", time_base=tick)
     chain = source, graph.add("aresample", f"{rate}:filter_size={TAPS}"), graph.add("abuffersink")
