@@ -1,11 +1,12 @@
 """The training input beside PyTorch's usual stack: the same clips decoded, cropped to 224 and flipped, into batches.
 
-    python tests/bench/input.py [--batches 12] [--rounds 3] [--workers 0 2] [--pixels rgb]
+    python tests/bench/input.py [--batches 12] [--rounds 3] [--workers 0 2] [--written]
 
 Ours is `vidjax.data.train` on a folder of the golden 340x256 Kinetics clips under many names; scans of files begin
-cold. The others are a torch DataLoader over PyAV (seek by time) or decord, and torchvision's v2 transforms. All take 16
-frames at stride 4 of the same files, in turns, each with one thread a process. "per core" is clips per second of
-processor time, workers' included; the ratio is to the better of PyTorch's two.
+cold. `--written` takes the clips as `video.write` re-encodes them, with three B-pictures between references. The others
+are a torch DataLoader over PyAV (seek by time) or decord, and torchvision's v2 transforms. All take 16 frames at stride
+4 of the same files, in turns, each with one thread a process. "per core" is clips per second of processor time,
+workers' included; the ratio is to the better of PyTorch's two.
 """
 
 import argparse
@@ -76,7 +77,7 @@ def torch_batches(read, cfg, source, jobs):
 
 
 def our_batches(cfg, source, jobs):
-    return (batch["video"] for batch in data.train(cfg, source, seed=SEED))
+    return (batch["inputs"]["rgb"] for batch in data.train(cfg, source, seed=SEED))
 
 
 METHODS = {
@@ -88,9 +89,10 @@ METHODS = {
 
 def jobs_of(cfg, source, count):
     """What our pipeline will read: [(path, indices)]."""
-    ds = grain.MapDataset.source(data.Numbered(source)).seed(SEED).shuffle().repeat()
-    ds = ds.random_map(data.SampleClip(**cfg["clip"]))
-    return [(record["path"], record["indices"]) for record in map(ds.__getitem__, range(count))]
+    cfg = data.options(cfg)
+    places = data.order_of(cfg, source, SEED)
+    ds = grain.MapDataset.source(data.Ordered(source, places)).seed(SEED).random_map(data.SampleClip(cfg, places))
+    return [(record["path"], record["indices"][0]) for record in map(ds.__getitem__, range(count))]
 
 
 def processor_time():
@@ -142,14 +144,20 @@ def main():
     parser.add_argument("--batches", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 2])
+    parser.add_argument("--written", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        count = BATCH * (args.batches + 12)
+        count, videos = BATCH * (args.batches + 12), [GOLDEN / "video" / "clips" / name for name in CLIPS]
+        if args.written:
+            written = [pathlib.Path(folder, path.name) for path in videos]
+            for path, target in zip(videos, written, strict=True):
+                video.write(target, video.read(path, range(video.probe(path)["num_frames"])), bframes=3)
+            videos = written
         for i in range(count):
             target = pathlib.Path(folder, "train", f"class{i % 2}", f"{i}.mp4")
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(GOLDEN / "video" / "clips" / CLIPS[i % len(CLIPS)])
+            target.symlink_to(videos[i % len(videos)])
         for workers in args.workers:
             cfg = config(folder, workers)
             source = data.source(cfg, "train")

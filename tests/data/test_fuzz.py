@@ -29,6 +29,12 @@ def test_damaged_videos(videos):
     assert {result[1] for result in results} == set(fuzz_video.GOOD)
 
 
+def test_a_file_whose_times_hide_every_picture_is_refused(videos):
+    """Trial mp4/bit_flips/72 of seed 7: the first keyframe is shown after all others and lies outside the edit list."""
+    with pytest.raises(video.VideoError, match="there is no frame that can be decoded"):
+        video.probe(fuzz_video.mutate(videos, "mp4", "bit_flips", 72, 7)[0])
+
+
 def misbehave(data, rng, path):
     if len(data) < 8:
         raise KeyError("lost")

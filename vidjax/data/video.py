@@ -249,9 +249,10 @@ def _scan(file, container, stream, check):
     frames = []
     found = packets.pictures(_until_first(container.demux(stream), frames, check), stream.codec_context.name)
     base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
-    if not frames or not found.pts:
+    count, ticks, starts, spare = packets.order(found) if found.pts else (0, 0, (), ())
+    if not frames or not count:
         raise VideoError(f"{file.name}: there is no frame that can be decoded")
-    frame, (count, ticks, starts, spare) = frames[0], packets.order(found)
+    frame = frames[0]
     fps = float((count - 1) / (ticks * base) if ticks else rate or 25)
     turns = round(frame.rotation / 90) % 4
     return _Index(count, frame.width, frame.height, turns, fps, count / fps, starts, spare)
