@@ -67,6 +67,7 @@ def corners(n, size):
 
 def lookup(flat, at):
     """A function from an offset to the entries of `flat` at `at` + offset, which the caller keeps inside."""
+    flat = jnp.asarray(flat)
     return lambda offset: flat.at[at + offset].get(mode="promise_in_bounds")
 
 
