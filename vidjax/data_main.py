@@ -1,5 +1,7 @@
 """`vidjax data COMMAND`: make, build, check and time data sets. Each command calls the function that owns it."""
 
+import functools
+
 from absl import flags
 
 from vidjax.commandline import UsageError, parse
@@ -62,8 +64,11 @@ def build(argv):
     options = {key: getattr(values, key) for key in keys}
     with logs.counter("building", unit="shards") as progress:
         manifest = owner.build(listing, values.out, options=beam, progress=progress, **options)
-    print(owner.summary(manifest))
-    return 1 if manifest["counts"]["unreadable"] else 0
+    stored, unreadable = manifest["counts"]["stored"], manifest["unreadable"]
+    print(f"{stored:,} videos in {len(manifest['shards'])} shards, {size(manifest)}: {values.out}")
+    name_unreadable({row["id"]: row["error"] for row in unreadable}, values.out)
+    print(f"train on it with --config.data.path={values.out}")
+    return 1 if unreadable else 0
 
 
 def check(argv):
@@ -82,7 +87,7 @@ def check(argv):
     print(owner.summary(rows))
     if values.csv:
         owner.write_csv(rows, values.csv)
-    return 1 if any(row["kind"] in ("broken", "short") for row in rows) else 0
+    return 1 if any(row["verdict"] in ("broken", "short") for row in rows) else 0
 
 
 def flow(argv):
@@ -107,7 +112,9 @@ def flow(argv):
     with logs.counter("computing flow", unit="shards") as progress:
         made = estimator(values.method)
         manifest = flow_store.build(records, values.out, made, progress=progress, options=beam, **options)
-    print(flow_store.summary(manifest))
+    print(f"{manifest['fields']:,} fields of {manifest['videos']:,} videos, {size(manifest)}: {values.out}")
+    name_unreadable(manifest["unreadable"], values.out)
+    print(f"train on it with --config.data.flow.source=stored --config.data.flow.path={values.out}")
     return 1 if manifest["unreadable"] else 0
 
 
@@ -156,8 +163,23 @@ def estimator(method):
     if method in host.METHODS:
         return host.estimator(method)
     from vidjax import flow as device
+    from vidjax.flow.host import flow
 
-    return device.estimator(method.removesuffix("_jax"))
+    device.options_of(method.removesuffix("_jax"))  # refuses a method that is not there
+    return functools.partial(flow, method=method.removesuffix("_jax"))
+
+
+def size(manifest):
+    """The bytes of a manifest's shards, for people."""
+    return f"{sum(shard['bytes'] for shard in manifest['shards']) / 2**20:,.1f} MiB"
+
+
+def name_unreadable(errors, out):
+    """Prints the first of some unreadable videos, and where all are listed."""
+    for name, error in list(errors.items())[:20]:
+        print(f"unreadable {name}: {error}")
+    if errors:
+        print(f"{len(errors)} unreadable in all, listed in {out}/manifest.json")
 
 
 def out_flag(values):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from vidjax import checkpoint, flow, models
 from vidjax.data import modalities, stacking
+from vidjax.models import motionnet
 
 BT601 = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))  # full range: (R, G, B) from (Y, U, V)
 
@@ -23,8 +24,6 @@ def preparer(data):
         if meta["name"] != "motionnet":
             raise ValueError(f"data.flow.path {data['flow']['path']} holds a {meta['name']} model, not a motionnet.")
         model = models.build(meta)
-        if model.frames != data["flow"]["stack"] + 1:
-            raise ValueError(f"data.flow.stack must be {model.frames - 1}, as the MotionNet in data.flow.path gives.")
     return functools.partial(prepare, data=data, model=model)
 
 
@@ -54,7 +53,8 @@ def prepare(wire, net=None, *, data, model=None):
             case "flow":
                 made["flow"] = signed(x.astype(jnp.float32))
             case "flow_frames":
-                made["flow"] = flow_of_frames(x, data["flow"], lambda x: model.apply(net, x / 255, train=False)[0])
+                learnt = functools.partial(motionnet.estimate, model, net) if model else None
+                made["flow"] = flow_of_frames(x, data["flow"], learnt)
             case "difference_frames":
                 made["difference"] = difference(x)
             case _:
@@ -69,9 +69,8 @@ def example(data, frames, size, batch=1):
         shapes["frame_mask"] = ((frames,), "float32")
     wire = {key: jax.ShapeDtypeStruct((batch, *shape), dtype) for key, (shape, dtype) in shapes.items()}
     ready = preparer(data)
-    net = (
-        models.shapes(ready.keywords["model"], (1, data["flow"]["stack"] + 1, size, size, 3)) if has_net(data) else None
-    )
+    model = ready.keywords["model"]
+    net = models.shapes(model, (1, model.frames, size, size, 3)) if model else None
     return jax.eval_shape(ready, wire, net)
 
 
@@ -94,15 +93,19 @@ def rgb_of_i420(x):
     return jnp.clip(jnp.stack(rgb, -1) / 255, 0, 1)
 
 
-def flow_of_frames(frames, options, net=None):
+def flow_of_frames(frames, options, learnt=None):
     """What a model sees of the flow between frames: uint8 (B, T, n, H, W, 3) -> (B, T, H, W, C) in [-1, 1].
 
+    `learnt` is a function that estimates it from frames in [0, 1], instead of the method that `options` name.
     Rounded to 255 levels, as stored flow is: a model may be trained on one and run on the other.
     """
     b, t, n, h, w, _ = frames.shape
     flat = frames.reshape(b * t, *frames.shape[2:])
-    estimate = net if options["source"] == "motionnet" else lambda x: flow.estimate(x, options["method"])
-    seen = modalities.arrange(modalities.fields(flat, options, estimate), options)
+    if learnt:
+        fields = modalities.fields(flat / jnp.float32(255), options, learnt)
+    else:
+        fields = modalities.fields(flat, options, lambda x: flow.estimate(x, options["method"]))
+    seen = modalities.arrange(fields, options)
     seen = signed(jnp.round(seen * 127.5 + 127.5))
     return seen.reshape(b, t, h, w, -1)
 

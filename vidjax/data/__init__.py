@@ -175,7 +175,9 @@ def coloured(cfg, inputs, rng):
     """A clip's inputs after the photometric augmentation of rgb."""
     if "rgb" not in inputs:
         return inputs
-    return inputs | {"rgb": transforms.photometric(inputs["rgb"], rng, **modalities.colours(cfg["augment"]))}
+    alone = not any(key in modalities.KIND or key in cfg["streams"] for key in inputs if key != "rgb")
+    options = modalities.colours(cfg["augment"])
+    return inputs | {"rgb": transforms.photometric(inputs["rgb"], rng, geometric=alone, **options)}
 
 
 @dataclasses.dataclass(frozen=True)

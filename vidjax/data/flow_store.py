@@ -285,6 +285,12 @@ def open(folder):  # noqa: A001
     return Store(str(folder), manifest, *merge(folder, found))
 
 
+def remembered(folder):
+    """`open`, once in a process for each manifest that is written there."""
+    manifest = pathlib.Path(folder, "manifest.json")
+    return opened(str(folder), manifest.stat().st_mtime_ns if manifest.exists() else 0)
+
+
 @functools.lru_cache(maxsize=16)
 def opened(folder, mtime_ns):
     """`open`, remembered until the manifest is written again."""
@@ -297,9 +303,7 @@ def read(store, key, indices):
     `store` is a Store or its folder. Safe in threads; files are opened in each process at the first read. FlowError
     for a video or a field that is not there or cannot be read.
     """
-    if not isinstance(store, Store):
-        manifest = pathlib.Path(store, "manifest.json")
-        store = opened(str(store), manifest.stat().st_mtime_ns if manifest.exists() else 0)
+    store = store if isinstance(store, Store) else remembered(store)
     indices = np.asarray(indices, np.int64).reshape(-1)
     if indices.size == 0 or indices.min() < 0:
         raise ValueError(f"read needs field numbers >= 0, got {indices.tolist()}")

@@ -73,7 +73,7 @@ def channels(options):
 
 def colours(augment):
     """The photometric part of an `augment` section; what is off is left out."""
-    keys = ("color", "grey", "lighting", "randaugment", "erase")
+    keys = ("color", "hue", "grey", "lighting", "randaugment", "erase")
     return {key: augment[key] for key in keys if augment.get(key)}
 
 
@@ -151,11 +151,11 @@ def decode(record, indices, short_side=0, pixels="rgb"):
 
 
 def stored(path, record, wanted):
-    """Stored fields: (T, L) field numbers -> uint8 (T, L, H, W, 2); past the last field there is no motion."""
-    last = record["num_frames"] - 2
-    fields = flow_store.read(path, record["id"], np.clip(wanted, 0, max(last, 0)).ravel())
-    fields = fields.reshape(*wanted.shape, *fields.shape[1:])
-    fields[wanted > last] = flow.quantise(np.float32(0), 1.0)
+    """Stored fields: (T, L) field numbers -> float32 (T, L, H, W, 2), pixels; past the last there is no motion."""
+    last, store = record["num_frames"] - 2, flow_store.remembered(path)
+    fields = flow_store.read(store, record["id"], np.clip(wanted, 0, max(last, 0)).ravel())
+    fields = flow.dequantise(fields, store.manifest["bound"]).reshape(*wanted.shape, *fields.shape[1:])
+    fields[wanted > last] = 0
     return fields
 
 
@@ -200,8 +200,8 @@ def arrange(fields, options):
 def place(cfg, raw, cut):
     """Applies a geometry to every picture of a clip: -> a dictionary for each view that it makes.
 
-    `cut(pictures (n, H, W, C), kind)` gives (views, n, S, S, C); `kind` is rgb, i420 or flow. Flow is then float32, in
-    pixels per frame of the picture that the model sees. What has no pictures is the same in every view.
+    `cut(pictures (n, H, W, C), kind)` gives (views, n, S, S, C); `kind` is rgb, i420 or flow. Flow then is
+    in pixels per frame of the picture that the model sees. What has no pictures is the same in every view.
     """
     views, rest = [], {}
     for key, x in raw.items():
@@ -210,7 +210,7 @@ def place(cfg, raw, cut):
             continue
         kind, lead = KIND.get(key, "rgb"), x.shape[: 2 if key in KIND else 1]
         flat = x.reshape(-1, *x.shape[len(lead) :])
-        found = cut(flow.dequantise(flat, cfg["flow"]["bound"]) if kind == "flow" else flat, kind)
+        found = cut(flat, kind)
         views = views or [{} for _ in found]
         for view, pictures in zip(views, found, strict=True):
             view[key] = pictures.reshape(*lead, *pictures.shape[1:])

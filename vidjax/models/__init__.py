@@ -100,7 +100,7 @@ def table():
     for name in names():
         module = family(name)
         for variant, row in module.SIZES.items():
-            head = {"num_classes": row["classes"]} if "classes" in row else {}
+            head = {"num_classes": row["classes"]} if "classes" in row else {}  # a net of flow has none
             model, shape = build({"name": name, "variant": variant}, **head), (1, *row["input"])
             gmac = macs(model, shape) / 1e9
             rows.append({"name": name, "variant": variant, "frames": shape[1], "size": shape[2]})
