@@ -247,31 +247,31 @@ def _bytes(index):
 def _scan(file, container, stream, check):
     """Demuxes the whole file and decodes its first picture: -> _Index."""
     frames = []
-    found = packets.pictures(_until_first(container.demux(stream), frames, check), stream.codec_context.name)
+    found = packets.pictures(_until_first(container, stream, frames, check), stream.codec_context.name)
     base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
     count, ticks, starts, spare = packets.order(found) if found.pts else (0, 0, (), ())
     if not frames or not count:
         raise VideoError(f"{file.name}: there is no frame that can be decoded")
     frame = frames[0]
     fps = float((count - 1) / (ticks * base) if ticks else rate or 25)
-    turns = round(frame.rotation / 90) % 4
-    return _Index(count, frame.width, frame.height, turns, fps, count / fps, starts, spare)
+    return _Index(count, frame.width, frame.height, round(frame.rotation / 90) % 4, fps, count / fps, starts, spare)
 
 
-def _until_first(demuxed, frames, check):
-    """Passes packets on, and decodes them until there are `frames`."""
-    for packet in demuxed:
+def _until_first(container, stream, frames, check):
+    """Demuxes, and decodes until there are `frames`."""
+    codec = stream.codec_context
+    for packet in container.demux(stream):
         check()
         if not frames:
             frames += packet.decode()
+        if not frames and packet.size and codec.name == "h264":  # does not wait for pictures that come before it
+            frames += codec.decode(None)
+            codec.flush_buffers()
         yield packet
 
 
 def _decode(file, index, wanted, size, form, check, opened):
-    """Decodes the ascending frame numbers `wanted` at (height, width) `size`: -> uint8 (len(wanted), ...).
-
-    `opened` is the (container, stream) of a scan, or None.
-    """
+    """Decodes the ascending frame numbers `wanted`, of a file that a scan may have `opened`: -> uint8 (n, ...)."""
     out, reformatter, done = _empty(file, (len(wanted), *form.shape(*size))), VideoReformatter(), 0
     flat = size if index.turns % 2 else size[::-1]
     plain = index._replace(starts=index.starts[:1], spare=index.spare[:0])
