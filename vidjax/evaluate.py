@@ -34,7 +34,7 @@ def eval_step(variables, batch, net=None, *, model, average, prepare=RGB, multi_
     logits, _ = model.apply(variables, prepare(views, net), train=False)
     logits = logits.reshape(b, v, -1)
     if tasks:
-        logits = jnp.where(jnp.array(tasks) == batch["task"][:, None, None], logits, -jnp.inf)
+        logits = jnp.where(jnp.array(tasks)[None, None] == batch["task"][:, None, None], logits, -jnp.inf)
     share = batch["view_mask"] / jnp.maximum(batch["view_mask"].sum(1, keepdims=True), 1)
     squash = jax.nn.sigmoid if multi_label else jax.nn.softmax
     mean = lambda x: jnp.sum(jnp.where(share[..., None] > 0, x * share[..., None], 0), 1)  # noqa: E731

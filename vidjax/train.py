@@ -56,8 +56,10 @@ def train_step(state, batch, net=None, *, model, tx, seed, prepare=evaluate.RGB,
     rest = {name: tree for name, tree in state.variables.items() if name != "params"}
     seen, targets = prepare(batch["inputs"], net), losses.targets(batch["label"], model.num_classes)
     if mix:
-        seen, mixed = mixing.mix(jax.random.fold_in(rng, 1), seen, targets, mask=batch["mask"], **mix)
-    options = {"allowed": jnp.array(tasks) == batch["task"][:, None]} if tasks else {}
+        several = seen if isinstance(seen, dict) else {"one": seen}
+        several, mixed = mixing.mix(jax.random.fold_in(rng, 1), several, targets, mask=batch["mask"], **mix)
+        seen = several if isinstance(seen, dict) else several["one"]
+    options = {"allowed": jnp.array(tasks)[None] == batch["task"][:, None]} if tasks else {}
 
     def loss_of(params):
         (logits, _), updated = model.apply(
