@@ -63,6 +63,7 @@ def time_stages(cfg, source, seconds):
     size = min(section["batch_size"], len(rows))
     with timed("batch"):
         batch = data.stacked(rows[:size])
+    jax.block_until_ready(jax.device_put(batch))  # the first also starts the backend
     with timed("transfer"):
         jax.block_until_ready(jax.device_put(batch))
     counts = dict.fromkeys(STAGES, len(rows)) | {"batch": size, "transfer": size}

@@ -60,7 +60,7 @@ def build(argv):
 
     listing = builders.listing(values.dataset, values.source)
     print(builders.report(listing), flush=True)
-    keys = ("short_side", "store", "pixels", "shards", "frame_stride", "workers", "runner")
+    keys = ("short_side", "store", "pixels", "shard_videos", "frame_stride", "workers", "runner")
     options = {key: getattr(values, key) for key in keys}
     with logs.counter("building", unit="shards") as progress:
         manifest = owner.build(listing, values.out, options=beam, progress=progress, **options)
@@ -198,7 +198,7 @@ def build_flags(values):
     flags.DEFINE_enum("store", "video", ["video", "frames"], "what a shard holds", flag_values=values)
     flags.DEFINE_enum("pixels", "rgb", ["rgb", "yuv420"], "of packed frames", flag_values=values)
     flags.DEFINE_integer("frame_stride", 1, "packed frames: every how many-th is kept", flag_values=values)
-    flags.DEFINE_integer("shards", 0, "number of shards; 0: by size", flag_values=values)
+    flags.DEFINE_integer("shard_videos", 0, "videos in a shard; 0: 256, or 16 of frames", flag_values=values)
 
 
 def flow_flags(values):
