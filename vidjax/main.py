@@ -1,5 +1,6 @@
 """The one program: `vidjax COMMAND [flags]`. Each command turns its flags into a call of the function that owns it."""
 
+import functools
 import importlib.metadata
 import os
 import pathlib
@@ -50,7 +51,9 @@ def evaluate(argv):
     vidjax eval --workdir=runs/quickstart --step=250
     """
     join(argv)
-    values, _ = parse(evaluate, argv, [process_flags, step_flag], from_checkpoint)
+    step, _ = take(argv, "step")
+    load = functools.partial(from_checkpoint, step=int(step) if step and step.isdecimal() else None)
+    values, _ = parse(evaluate, argv, [process_flags, step_flag], load)
     from vidjax import evaluate as owner
 
     report = owner.run(values.config, values.workdir, values.step)
@@ -134,13 +137,13 @@ def from_run(file, workdir):
     return complete(config.from_file(file) if file else config.load(workdir))
 
 
-def from_checkpoint(file, workdir):
-    """The config that was saved with a workdir's newest checkpoint."""
+def from_checkpoint(file, workdir, step=None):
+    """The config that was saved with a workdir's checkpoint: the newest, or of `step`."""
     from vidjax import checkpoint
 
     if file:
         raise UsageError("--config=FILE is for training; a checkpoint carries its config, and --config.KEY changes it.")
-    return complete(config.from_dict(checkpoint.read_meta(workdir)["config"]))
+    return complete(config.from_dict(checkpoint.read_meta(workdir, step)["config"]))
 
 
 def complete(cfg):

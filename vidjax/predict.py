@@ -40,11 +40,11 @@ class Predictor:
         video. A model trained on segments of whole videos has one. Raises VideoError if the file cannot be read.
         """
         clip, info = self.section["clip"], video.probe(path)
-        size, stride = clip["size"], clip["stride"]
+        size, stride, (first, length) = clip["size"], clip["stride"], modalities.room(self.section, info["num_frames"])
         if clip["sampler"] == "random_clip":
-            indices = clips.windows(info["num_frames"], size, stride, size * stride)
+            indices = first + clips.windows(length, size, stride, size * stride)
         else:  # one clip spans the whole video
-            indices = clips.evaluation(clip["sampler"], info["num_frames"], size, stride, 1)
+            indices = first + clips.evaluation(clip["sampler"], length, size, stride, 1)
         record = {"id": os.path.basename(path), "path": path, "error": ""} | info
         scores = [self.scores(record, indices[i : i + WINDOWS]) for i in range(0, len(indices), WINDOWS)]
         seconds = 1 / (info["fps"] or 25.0)

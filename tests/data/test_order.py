@@ -15,7 +15,6 @@ ORDERS = {
     "balanced": order.Balanced(LABELS, 3),
     "multi-label": order.Balanced(((0, 1), (1,), (), (2,)), 3),
     "mixture": order.Mixture((7, order.Balanced(LABELS, 4), 3), (0.5, 0.2, 0.3), 3),
-    "repeated": order.Repeated(order.Shuffled(5, 3), 3),
     "bucketed": order.Bucketed(LENGTHS, (16, 64, 32), 4, 3),
 }
 
@@ -149,7 +148,7 @@ def test_mixture_is_exact_however_far():
 
 
 def test_mixture_goes_through_each_order():
-    parts = (7, order.Repeated(order.Shuffled(4, 9), 2), 3)
+    parts = (7, order.Balanced(LABELS, 9), 3)
     given = order.Mixture(parts, (3, 1, 1), 5)
     taken = [[], [], []]
     for which, index in first(given, 500):
@@ -165,13 +164,6 @@ def test_mixture_epoch_takes_every_example():
     assert {pair for pair in first(given, 99) if pair[0] == 1} == {(1, i) for i in range(20)}
     assert given.counts(98)[1] == 19
     assert len(order.Mixture((4,), (2,), 0)) == 4
-
-
-def test_repeated():
-    base = order.Shuffled(5, 3)
-    given = order.Repeated(base, 3)
-    assert len(given) == 15
-    assert first(given, 30) == [index for index in first(base, 10) for _ in range(3)]
 
 
 def test_bucketed_batches_share_a_bucket():
@@ -214,7 +206,6 @@ def test_bucketed_leaves_out_empty_buckets():
         (lambda: order.Mixture((3, 4), (1,), 0), "one weight above 0 for each data set"),
         (lambda: order.Mixture((3, 4), (1, 0), 0), "one weight above 0 for each data set"),
         (lambda: order.Mixture((), (), 0), "one weight above 0 for each data set"),
-        (lambda: order.Repeated(order.Shuffled(3, 0), 0), "repeats must be at least 1, got 0"),
         (lambda: order.Bucketed((), (8,), 2, 0), "examples must be at least 1, got 0"),
         (lambda: order.Bucketed((3,), (), 2, 0), "buckets must be at least 1, got 0"),
         (lambda: order.Bucketed((3,), (8,), 0, 0), "batch_size must be at least 1, got 0"),

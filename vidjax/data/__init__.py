@@ -107,8 +107,10 @@ class SampleClip(grain.transforms.RandomMap):
     def random_map(self, record, rng):
         if record["error"]:
             return record
-        clip, count = self.cfg["clip"], self.cfg["repeats"]
-        drawn = [clips.train(num_frames=record["num_frames"], rng=rng, **clip) for _ in range(count)]
+        first, length = modalities.room(self.cfg, record["num_frames"])
+        drawn = [
+            first + clips.train(num_frames=length, rng=rng, **self.cfg["clip"]) for _ in range(self.cfg["repeats"])
+        ]
         if not self.cfg["buckets"]:
             return record | {"indices": np.stack(drawn)}
         padded = [clips.pad(indices, self.order.bucket(record["position"])) for indices in drawn]
@@ -193,7 +195,7 @@ class Views(grain.transforms.Map):
         inputs, used = None, 0
         if not record["error"]:
             try:
-                indices = test_clips(self.views, self.cfg["clip"], record["num_frames"])
+                indices = test_clips(self.cfg, self.views, record["num_frames"])
                 inputs = read_views(self.cfg, self.views, record, indices)
                 used = len(indices) * self.views["crops"]
             except video.VideoError as error:
@@ -214,14 +216,15 @@ class Views(grain.transforms.Map):
         first = i // self.views["batch_size"] * self.views["batch_size"]
         rows = (self.source[k] for k in range(first, min(first + self.views["batch_size"], len(self.source))))
         lengths = [max(row["num_frames"], 1) for row in rows]
-        return len(test_clips(self.views, self.cfg["clip"], max(lengths)))
+        return len(test_clips(self.cfg, self.views, max(lengths)))
 
 
-def test_clips(views, clip, num_frames):
+def test_clips(cfg, views, num_frames):
     """The clips that an evaluation takes of a video, by its protocol or by the sampler it was trained with: (K, T)."""
+    clip, (first, length) = cfg["clip"], modalities.room(cfg, num_frames)
     if views.get("protocol"):
-        return protocols.indices(protocols.find(views["protocol"]), num_frames, clip["size"], clip["stride"])
-    return clips.evaluation(num_frames=num_frames, clips=views["clips"], **clip)
+        return first + protocols.indices(protocols.find(views["protocol"]), length, clip["size"], clip["stride"])
+    return first + clips.evaluation(num_frames=length, clips=views["clips"], **clip)
 
 
 def read_views(cfg, views, record, indices):

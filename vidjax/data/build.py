@@ -226,7 +226,7 @@ def encoder(parameters):
     if parameters["store"] == "frames" or not (parameters["short_side"] or parameters["frame_stride"] > 1):
         return {}
     codec = ".".join(map(str, av.library_versions["libavcodec"]))
-    return {"codec": "libx264", "gop": shards.GOP, "crf": shards.CRF, "bframes": 0, "libavcodec": codec}
+    return {"codec": "libx264", "gop": shards.GOP, "crf": shards.CRF, "bframes": shards.BFRAMES, "libavcodec": codec}
 
 
 def totals(listing, stored, unreadable):

@@ -77,6 +77,20 @@ def colours(augment):
     return {key: augment[key] for key in keys if augment.get(key)}
 
 
+def room(cfg, num_frames):
+    """The frames of a video that a clip may be taken from, so that its flow is inside: (first, how many).
+
+    A video too short for one stack keeps its first frame; what is past its end repeats the last.
+    """
+    before = after = 0
+    if "flow" in cfg["modalities"] or "difference" in cfg["modalities"]:
+        after = cfg["flow"]["stack"]
+    if "flow" in cfg["modalities"] and cfg["flow"]["form"] == "bidirectional":
+        before, after = after // 2, after - after // 2
+    left = num_frames - before - after
+    return (before, left) if left > 0 else (0, 1)
+
+
 def frames_needed(cfg, indices, num_frames):
     """Which frames the modalities of a clip decode: (T,) -> {wire key: int64 (T, n) frame numbers inside the video}."""
     wanted, asked, size = {}, cfg["modalities"], cfg["flow"]["stack"]

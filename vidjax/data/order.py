@@ -124,24 +124,6 @@ class Mixture:
 
 
 @dataclasses.dataclass(frozen=True)
-class Repeated:
-    """Every example of an order `repeats` times in a row: repeated augmentation, arXiv:1902.05509."""
-
-    order: object
-    repeats: int
-    __iter__ = None
-
-    def __post_init__(self):
-        _check(repeats=self.repeats)
-
-    def __len__(self):
-        return len(self.order) * self.repeats
-
-    def __getitem__(self, position):
-        return self.order[position // self.repeats]
-
-
-@dataclasses.dataclass(frozen=True)
 class Bucketed:
     """Batches of examples of like length: each `batch_size` positions share a bucket, `bucket(position)`.
 

@@ -154,7 +154,7 @@ def read(record, indices, short_side=0, pixels="rgb"):
     """
     blob = record["blob"]
     if not blob.frames:
-        return video.read(encoded(record), indices, short_side, pixels, key=(blob.shard, blob.position))
+        return video.read(encoded(record), indices, short_side, pixels, key=f"{blob.shard}: {record['id']}")
     indices = np.asarray(indices, np.int64).reshape(-1)
     if indices.size == 0 or indices.min() < 0 or short_side < 0 or pixels not in video.FORMAT:
         raise ValueError(f"read needs frames >= 0, short_side >= 0, pixels rgb or yuv420, not {short_side}, {pixels!r}")

@@ -18,7 +18,8 @@ import numpy as np
 
 from vidjax.data import video
 
-GOP, CRF = 12, 18  # of re-encoded videos: a keyframe every 12 pictures, no B-frames
+GOP, CRF = 12, 18  # of re-encoded videos: a keyframe every 12 pictures
+BFRAMES = 3  # pictures that nothing refers to: a reader skips those it does not want
 CHUNK = 2**26  # bytes of pictures decoded at a time
 LIMIT = 2**31 - 2**16  # a tf.Example is smaller than 2 GiB
 OPTIONS = {"video": "group_size:1,uncompressed", "frames": "group_size:1,uncompressed"}
@@ -122,7 +123,7 @@ def add_video(row, task, writer, serialize):
         sound = has_sound(source)
         with tempfile.TemporaryDirectory(".part", task["file"], task["out"]) as folder:
             path, rate = pathlib.Path(folder, "video.mp4"), facts["fps"] / task["frame_stride"]
-            video.write(path, pictures(source, facts, task), fps=rate, crf=CRF, gop=GOP)
+            video.write(path, pictures(source, facts, task), fps=rate, crf=CRF, gop=GOP, bframes=BFRAMES)
             blob = path.read_bytes()
         facts = video.probe(blob)
     if len(blob) > LIMIT:
