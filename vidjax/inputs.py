@@ -65,8 +65,6 @@ def prepare(wire, net=None, *, data, model=None):
 def example(data, frames, size, batch=1):
     """Shapes of the model's input for clips of `frames` frames at `size` pixels; computes nothing."""
     shapes = modalities.shapes(data, frames, size)
-    if data["buckets"]:
-        shapes["frame_mask"] = ((frames,), "float32")
     wire = {key: jax.ShapeDtypeStruct((batch, *shape), dtype) for key, (shape, dtype) in shapes.items()}
     ready = preparer(data)
     model = ready.keywords["model"]

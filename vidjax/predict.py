@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from vidjax import checkpoint, config, data, evaluate, inputs, models
-from vidjax.data import clips, lists, modalities, video
+from vidjax.data import clips, flow_store, lists, modalities, video
 
 WINDOWS = 8  # windows in one device call
 
@@ -21,6 +21,8 @@ class Predictor:
         cfg, preprocess = config.from_dict(self.meta["config"]), self.meta["preprocess"]
         known = {key: preprocess[key] for key in modalities.SETTINGS if key in preprocess}
         clip = {"sampler": preprocess["sampler"], "size": preprocess["frames"], "stride": preprocess["stride"]}
+        if known.get("flow", {}).get("source") == "stored":
+            known["flow"] = anew(known["flow"])
         self.section = data.options(known | {"short_side": preprocess["short_side"], "clip": clip})
         self.model = models.build(cfg.model, num_classes=len(self.meta["class_names"]))
         self.net = inputs.load_net(self.section)
@@ -64,6 +66,15 @@ class Predictor:
         ones = np.ones((WINDOWS, crops), np.float32)
         out = self.step(self.variables, {"inputs": batch, "view_mask": ones, "mask": ones[:, 0]}, self.net)
         return np.asarray(out["scores"])[: len(indices)]
+
+
+def anew(options):
+    """A `flow` section whose fields are computed as those of the store that it names were."""
+    manifest = flow_store.remembered(options["path"]).manifest
+    room, _, method = manifest["algorithm"].rpartition(".")
+    if room == "vidjax.data.flow":
+        return options | {"source": "online", "method": method}
+    return options | {"source": "device", "method": manifest["parameters"]["method"]}
 
 
 def files(paths):

@@ -62,6 +62,10 @@ def views(given):
     frames, clips, crops = (f"{count} {key[:-1] if count == 1 else key}" for count, key in counts)
     taken = {"segments": ", one per segment", "evenly_spaced": " evenly spaced"}
     taken = taken.get(given["sampler"], f" × stride {given['stride']}")
+    if given.get("protocol"):
+        taken = f" × stride {given['stride']} by the protocol {given['protocol']}"
+    if not given["clips"]:
+        clips = "every window"
     mean = {"prob": "probabilities averaged", "logit": "logits averaged"}.get(given["average"], given["average"])
     return f"{frames}{taken}, {clips} × {crops} of {given['size']} px, {mean}"
 

@@ -237,7 +237,7 @@ def test_a_file_that_was_away_is_taken_in_by_the_next_run(listing, tmp_path):
 
 def test_reencoded_videos_have_short_groups_and_no_more_than_the_wanted_size(listing, tmp_path):
     manifest = build.build(listing, tmp_path, short_side=16, frame_stride=2)
-    wanted = {"short_side": 16, "frame_stride": 2, "codec": "libx264", "gop": 12, "bframes": 0}
+    wanted = {"short_side": 16, "frame_stride": 2, "codec": "libx264", "gop": 12, "bframes": 3}
     assert {key: manifest["parameters"][key] for key in wanted} == wanted
     for i, record in enumerate(records.open(tmp_path)):
         assert (record["num_frames"], record["fps"]) == ((6 + i + 1) // 2, 5)

@@ -28,6 +28,27 @@ SECTIONS = {
 }
 
 
+def test_captions_become_tokens_and_their_masks(videos, tmp_path):
+    import tokenizers
+
+    words = ["[PAD]", "[UNK]", "it", "goes", "left", "right"]
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, "[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.save(str(tmp_path / "tokenizer.json"))
+    files = sorted(videos.glob("train/*/*.mp4"))
+    lines = [f"{file},{file.parent.name},{'' if i % 2 else 'it goes left'},train" for i, file in enumerate(files)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,caption,split", *lines]) + "\n")
+    cfg = section(videos, "rgb")
+    cfg.data.update({"source": "csv", "path": str(tmp_path / "list.csv"), "modalities": ("rgb", "text")})
+    cfg.data.text = {"tokenizer": str(tmp_path / "tokenizer.json"), "length": 5}
+    source = data.source(cfg.data, "train")
+    batch = batches(cfg, source, 1)[0]
+    for i, ids, mask in zip(batch["index"], batch["inputs"]["text"], batch["inputs"]["text_mask"], strict=True):
+        said = bool(source[int(i)]["caption"])
+        assert ids.tolist() == ([2, 3, 4, 0, 0] if said else [0] * 5)
+        assert mask.tolist() == ([1, 1, 1, 0, 0] if said else [0] * 5)
+
+
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
     """Motion videos of 8 to 10 frames; one in two has a depth map beside it."""
@@ -214,6 +235,7 @@ def test_yuv_on_the_device_is_nearly_the_hosts_rgb(videos):
         ({"flow": {"bound": 0}}, "data.flow.bound above 0"),
         ({"order": "sorted"}, "data.order must be one of"),
         ({"buckets": (8,)}, "data.clip.sampler full"),
+        ({"mixture": {"a": {}}, "order": "balanced"}, "data.mixture draws from its sets"),
         ({"repeat": 2}, "did you mean 'repeats'"),
     ],
 )

@@ -63,6 +63,8 @@ def options(cfg):
         raise ValueError(
             "data.buckets is for clips of whole videos: it needs data.clip.sampler full and order shuffled"
         )
+    if cfg["mixture"] and (cfg["buckets"] or cfg["order"] != "shuffled"):
+        raise ValueError("data.mixture draws from its sets by their weights: it needs order shuffled and no buckets")
     if cfg["order"] not in ORDERS:
         raise ValueError(f"data.order must be one of {', '.join(ORDERS)}, not {cfg['order']!r}")
     modalities.check(cfg)
@@ -146,14 +148,12 @@ class Augment(grain.transforms.RandomMap):
         cfg, rows = self.cfg, []
         frames = self.order.bucket(record["position"]) if cfg["buckets"] else cfg["clip"]["size"]
         for i in range(cfg["repeats"]):
-            inputs, found = modalities.zeros(cfg, frames, cfg["augment"]["size"]), record
-            if cfg["buckets"]:
-                inputs["frame_mask"] = np.zeros(frames, np.float32)
-            if not record["error"]:
-                made, label = augmented(cfg, record["raw"][i], record["label"], rng, self.flip_labels)
-                inputs |= made | {key: record[key][i] for key in ("frame_mask",) if key in record}
-                found = record | {"label": label}
-            rows.append(row(inputs, self.source, found))
+            if record["error"]:
+                inputs, label = modalities.zeros(cfg, frames, cfg["augment"]["size"]), record["label"]
+            else:
+                inputs, label = augmented(cfg, record["raw"][i], record["label"], rng, self.flip_labels)
+                inputs |= {"frame_mask": record["frame_mask"][i]} if cfg["buckets"] else {}
+            rows.append(row(inputs, self.source, record | {"label": label}))
         return stacked(rows) if cfg["repeats"] > 1 else rows[0]
 
 
@@ -195,15 +195,13 @@ class Views(grain.transforms.Map):
         inputs, used = None, 0
         if not record["error"]:
             try:
-                indices = test_clips(self.cfg, self.views, record["num_frames"])
+                indices = evaluated_clips(self.cfg, self.views, record["num_frames"])
                 inputs = read_views(self.cfg, self.views, record, indices)
                 used = len(indices) * self.views["crops"]
             except video.VideoError as error:
                 record |= {"error": str(error)}
         total = self.clips_of_batch(i) * self.views["crops"]
         blank = modalities.zeros(self.cfg, self.cfg["clip"]["size"], self.views["size"])
-        if self.cfg["buckets"]:
-            blank["frame_mask"] = np.zeros(self.cfg["clip"]["size"], np.float32)
         blank = {key: np.zeros((total, *x.shape), x.dtype) for key, x in blank.items()}
         for key in inputs or ():
             blank[key][:used] = inputs[key]
@@ -216,10 +214,10 @@ class Views(grain.transforms.Map):
         first = i // self.views["batch_size"] * self.views["batch_size"]
         rows = (self.source[k] for k in range(first, min(first + self.views["batch_size"], len(self.source))))
         lengths = [max(row["num_frames"], 1) for row in rows]
-        return len(test_clips(self.cfg, self.views, max(lengths)))
+        return len(evaluated_clips(self.cfg, self.views, max(lengths)))
 
 
-def test_clips(cfg, views, num_frames):
+def evaluated_clips(cfg, views, num_frames):
     """The clips that an evaluation takes of a video, by its protocol or by the sampler it was trained with: (K, T)."""
     clip, (first, length) = cfg["clip"], modalities.room(cfg, num_frames)
     if views.get("protocol"):

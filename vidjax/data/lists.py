@@ -99,7 +99,7 @@ def csv_list(
     """Lists a CSV file of videos, one per row, paths relative to its folder: {train: [{id, path, label}], eval: [...]}.
 
     Rows whose `group_column` is in `eval_groups` are held out; else `split_column` says where a row belongs; else
-    `held_out` does. A file that is not there stays in the list.
+    `held_out` does. A file that is not there stays in the list; a column `caption` stays with its row.
     """
     path = pathlib.Path(path)
     entries = read_csv(path, (path_column, label_column, group_column, split_column if split_column != "split" else ""))
@@ -110,6 +110,7 @@ def csv_list(
             raise ValueError(f"{path}, line {line}: column {label_column if file else path_column!r} is empty")
         file = pathlib.Path(os.path.normpath(path.parent / file))
         row = {"id": index.file_id(file, os.path.normpath(path.parent)), "path": str(file), "label": label}
+        row |= {"caption": entry["caption"]} if "caption" in entry else {}
         if seen.setdefault(row["id"], line) != line:
             raise ValueError(f"{path}, line {line}: {row['id']} is already listed in line {seen[row['id']]}")
         rows.append(row)

@@ -273,7 +273,7 @@ def shapes(cfg, frames, size):
         else:
             shape = streams.shape(**cfg["streams"][key], frames=frames, size=size)
             found |= {key: (shape, "uint8"), f"{key}_mask": ((), "float32")}
-    return found
+    return found | ({"frame_mask": ((frames,), "float32")} if cfg["buckets"] else {})
 
 
 def zeros(cfg, frames, size):
