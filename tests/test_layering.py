@@ -45,7 +45,7 @@ ALLOWED = {
     "losses": set(),
     "checkpoint": {"checkpoint"},
     "report": {"progress"},
-    "commandline": {"__version__", "config"},
+    "commandline": {"__version__", "config", "data"},
     "evaluate": {"checkpoint", "config", "data", "inputs", "logs", "models", "report", "sharding"},
     "predict": {"checkpoint", "config", "data", "evaluate", "inputs", "models"},
     "train": {

@@ -71,7 +71,7 @@ def add_config(values, argv, load, needs_workdir):
         raise UsageError("give --workdir=DIR, the run's folder.")
     if not needs_workdir and not file:
         raise UsageError("give --config=FILE, such as configs/quickstart.py.")
-    cfg = load(file, workdir)
+    cfg = complete(load(file, workdir))
     known = config.keys(cfg)
     for word in argv:
         key = word.lstrip("-").partition("=")[0].removeprefix("config.")
@@ -80,6 +80,15 @@ def add_config(values, argv, load, needs_workdir):
             raise UsageError(f"the config has no key '{key}'; the nearest is '{near}'.")
     config_flags.DEFINE_config_dict("config", cfg, OVERRIDE, flag_values=values, sys_argv=argv)
     return argv
+
+
+def complete(cfg):
+    """A config with every value that it may leave out, so that each is a flag."""
+    from vidjax import data
+    from vidjax.data import sources
+
+    section, mix = data.DEFAULTS | sources.DEFAULTS, {"mixup": 0.0, "cutmix": 0.0}
+    return config.complete(cfg, {"data": section, "eval": {"protocol": ""}, "mix": mix})
 
 
 def take(argv, name):

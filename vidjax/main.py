@@ -134,7 +134,7 @@ def process_flags(values):
 
 def from_run(file, workdir):
     """The config of a file, or of the run in a workdir."""
-    return complete(config.from_file(file) if file else config.load(workdir))
+    return config.from_file(file) if file else config.load(workdir)
 
 
 def from_checkpoint(file, workdir, step=None):
@@ -143,16 +143,7 @@ def from_checkpoint(file, workdir, step=None):
 
     if file:
         raise UsageError("--config=FILE is for training; a checkpoint carries its config, and --config.KEY changes it.")
-    return complete(config.from_dict(checkpoint.read_meta(workdir, step)["config"]))
-
-
-def complete(cfg):
-    """A config with every value that it may leave out, so that each is a flag."""
-    from vidjax import data
-    from vidjax.data import sources
-
-    section, mix = data.DEFAULTS | sources.DEFAULTS, {"mixup": 0.0, "cutmix": 0.0}
-    return config.complete(cfg, {"data": section, "eval": {"protocol": ""}, "mix": mix})
+    return config.from_dict(checkpoint.read_meta(workdir, step)["config"])
 
 
 def join(argv):

@@ -117,7 +117,7 @@ def test_a_model_sees_what_its_example_says(videos, name):
     cfg.eval.update({"clips": 2, "crops": 3, "batch_size": 4})
     views = next(iter(data.evaluation(cfg.data, cfg.eval, data.source(cfg.data, "eval"))))
     assert views["view_mask"].shape == (4, 6)
-    assert {key: x.shape[2:] for key, x in views["inputs"].items() if key != "frame_mask"} == {
+    assert {key: x.shape[2:] for key, x in views["inputs"].items()} == {
         key: shape for key, (shape, _) in modalities.shapes(options, cfg.data.clip.size, 24).items()
     }
 

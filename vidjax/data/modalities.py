@@ -135,9 +135,9 @@ def pictures(cfg, record, clips):
 
 
 def encoded(record):
-    """The bytes of a record's video file, or of its packed frames' first."""
+    """The bytes of a record's video file; none where it is packed as frames."""
     if "blob" in record:
-        return records.encoded(record)
+        return b"" if record["blob"].frames else records.encoded(record)
     return pathlib.Path(record["path"]).read_bytes()
 
 
