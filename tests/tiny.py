@@ -1,10 +1,12 @@
 """A tiny run for tests: the quickstart's smoke config on a motion suite of 40 + 13 small videos."""
 
+import contextlib
+import itertools
 import pathlib
 
 import numpy as np
 
-from vidjax import config
+from vidjax import config, data
 from vidjax.data import motion
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -32,6 +34,12 @@ def make_config(path, **changes):
             section = section[name]
         section[last] = value
     return cfg
+
+
+def batches(cfg, source, n, **where):
+    """The first n batches of a pipeline, whose workers are ended."""
+    with contextlib.closing(data.train(cfg.data, source, seed=3, **where)) as iterator:
+        return list(itertools.islice(iterator, n))
 
 
 def assert_equal(a, b):

@@ -1,6 +1,5 @@
 """Every modality through the whole pipeline: the same batches from any process, worker and step; honest masks."""
 
-import itertools
 import pathlib
 
 import jax
@@ -42,7 +41,7 @@ def test_captions_become_tokens_and_their_masks(videos, tmp_path):
     cfg.data.update({"source": "csv", "path": str(tmp_path / "list.csv"), "modalities": ("rgb", "text")})
     cfg.data.text = {"tokenizer": str(tmp_path / "tokenizer.json"), "length": 5}
     source = data.source(cfg.data, "train")
-    batch = batches(cfg, source, 1)[0]
+    batch = tiny.batches(cfg, source, 1)[0]
     for i, ids, mask in zip(batch["index"], batch["inputs"]["text"], batch["inputs"]["text_mask"], strict=True):
         said = bool(source[int(i)]["caption"])
         assert ids.tolist() == ([2, 3, 4, 0, 0] if said else [0] * 5)
@@ -66,26 +65,18 @@ def section(videos, name):
     return cfg
 
 
-def batches(cfg, source, n, **where):
-    iterator = data.train(cfg.data, source, seed=3, **where)
-    try:
-        return list(itertools.islice(iterator, n))
-    finally:
-        iterator.close()
-
-
 @pytest.mark.parametrize("name", sorted(SECTIONS))
 def test_batches_are_a_function_of_seed_and_step_alone(videos, name):
     cfg = section(videos, name)
     source = data.source(cfg.data, "train")
-    whole = batches(cfg, source, 4)
+    whole = tiny.batches(cfg, source, 4)
     shapes = modalities.shapes(data.options(cfg.data), cfg.data.clip.size, 24)
     if name != "buckets":
         assert {key: x.shape[1:] for key, x in whole[0]["inputs"].items()} == {k: s for k, (s, _) in shapes.items()}
         assert {key: str(x.dtype) for key, x in whole[0]["inputs"].items()} == {k: t for k, (_, t) in shapes.items()}
     assert all(batch["mask"].all() for batch in whole)
-    tiny.assert_equal(whole[2:], batches(cfg, source, 2, step=2))
-    parts = [batches(cfg, source, 4, block=i, blocks=2) for i in range(2)]
+    tiny.assert_equal(whole[2:], tiny.batches(cfg, source, 2, step=2))
+    parts = [tiny.batches(cfg, source, 4, block=i, blocks=2) for i in range(2)]
     for batch, *rows in zip(whole, *parts, strict=True):
         tiny.assert_equal(batch, jax.tree.map(lambda *x: np.concatenate(x), *rows))
 
@@ -94,10 +85,10 @@ def test_batches_are_a_function_of_seed_and_step_alone(videos, name):
 def test_workers_change_nothing(videos, name):
     cfg = section(videos, name)
     source = data.source(cfg.data, "train")
-    whole = batches(cfg, source, 3)
+    whole = tiny.batches(cfg, source, 3)
     for workers in (1, 2):
         cfg.data.workers = workers
-        tiny.assert_equal(whole, batches(cfg, source, 3))
+        tiny.assert_equal(whole, tiny.batches(cfg, source, 3))
 
 
 @pytest.mark.parametrize("name", sorted(SECTIONS))
@@ -105,7 +96,7 @@ def test_a_model_sees_what_its_example_says(videos, name):
     """Also: values are in range, and an evaluation's views have the same form as training's clips."""
     cfg = section(videos, name)
     ready = inputs.preparer(data.options(cfg.data))
-    batch = batches(cfg, data.source(cfg.data, "train"), 1)[0]
+    batch = tiny.batches(cfg, data.source(cfg.data, "train"), 1)[0]
     seen = jax.jit(ready)(batch["inputs"])
     options = data.options(cfg.data)
     frames = cfg.data.clip.size if name != "buckets" else batch["inputs"]["rgb"].shape[1]
@@ -128,7 +119,7 @@ def test_repeats_are_clips_of_the_same_video_decoded_once(videos, monkeypatch):
     source, calls = data.source(cfg.data, "train"), []
     read = video.read
     monkeypatch.setattr(video, "read", lambda *words, **more: calls.append(words) or read(*words, **more))
-    batch = batches(cfg, source, 1)[0]
+    batch = tiny.batches(cfg, source, 1)[0]
     index = batch["index"].reshape(-1, 2)
     assert (index[:, 0] == index[:, 1]).all()
     assert len(set(index[:, 0])) == 4
@@ -142,7 +133,7 @@ def test_buckets_pad_to_the_batchs_length_and_mask_it(videos):
     cfg = section(videos, "buckets")
     source = data.source(cfg.data, "train")
     lengths = set()
-    for batch in batches(cfg, source, 10):
+    for batch in tiny.batches(cfg, source, 10):
         rgb, mask = batch["inputs"]["rgb"], batch["inputs"]["frame_mask"]
         lengths.add(rgb.shape[1])
         for i, row in zip(batch["index"], mask, strict=True):
@@ -157,7 +148,7 @@ def test_balanced_order_sees_every_class_as_often(videos):
     source = data.source(cfg.data, "train")
     keep = [row for row in source.rows if row["label"] or row["id"].endswith("0.mp4")]
     source = type(source)(tuple(keep), source.classes, source.name)
-    labels = np.concatenate([source_labels(source, batch) for batch in batches(cfg, source, 8)])
+    labels = np.concatenate([source_labels(source, batch) for batch in tiny.batches(cfg, source, 8)])
     assert np.bincount(labels, minlength=8).min() == np.bincount(labels, minlength=8).max() == 8
 
 
@@ -168,7 +159,7 @@ def source_labels(source, batch):
 def test_missing_depth_is_masked_not_faked(videos):
     cfg = section(videos, "depth")
     source = data.source(cfg.data, "train")
-    for batch in batches(cfg, source, 3):
+    for batch in tiny.batches(cfg, source, 3):
         for i, depth, there in zip(
             batch["index"], batch["inputs"]["depth"], batch["inputs"]["depth_mask"], strict=True
         ):
@@ -180,7 +171,7 @@ def test_depth_is_cropped_and_flipped_with_the_pixels(videos):
     cfg = section(videos, "depth")
     source = data.source(cfg.data, "train")
     seen = 0
-    for batch in batches(cfg, source, 2):
+    for batch in tiny.batches(cfg, source, 2):
         rgb, depth = (batch["inputs"][key].astype(int) for key in ("rgb", "depth"))
         for picture, maps, there in zip(rgb, depth, batch["inputs"]["depth_mask"], strict=True):
             if there:
@@ -199,7 +190,7 @@ def test_stored_online_and_device_flow_look_alike(videos, tmp_path):
     seen = {}
     for name in ("online", "stored", "device"):
         cfg.data.flow.source = name
-        (batch,) = batches(cfg, source, 1)
+        (batch,) = tiny.batches(cfg, source, 1)
         seen[name] = np.asarray(jax.jit(inputs.preparer(data.options(cfg.data)))(batch["inputs"]))
         assert seen[name].shape == (8, 3, 32, 32, 4)
     # online flow is of the mirrored frames, stored flow is mirrored: Farneback's border differs by little
@@ -212,9 +203,9 @@ def test_stored_online_and_device_flow_look_alike(videos, tmp_path):
 def test_yuv_on_the_device_is_nearly_the_hosts_rgb(videos):
     cfg = section(videos, "rgb")
     source = data.source(cfg.data, "train")
-    rgb = batches(cfg, source, 1)[0]["inputs"]["rgb"] / np.float32(255)
+    rgb = tiny.batches(cfg, source, 1)[0]["inputs"]["rgb"] / np.float32(255)
     cfg.data.pixels = "yuv420"
-    wire = batches(cfg, source, 1)[0]["inputs"]
+    wire = tiny.batches(cfg, source, 1)[0]["inputs"]
     assert wire["i420"].nbytes * 2 == rgb.size
     difference = np.abs(np.asarray(inputs.rgb_of_i420(wire["i420"])) - rgb)
     assert difference.mean() < 0.02  # the crop is resized before chroma is interpolated, not after

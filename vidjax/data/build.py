@@ -55,7 +55,7 @@ def build(
     check(listing, pixels, parameters)
     try:
         with alone(out):
-            agree(out, {"name": listing.name} | parameters)
+            shards.agree(out / "build.json", {"name": listing.name} | parameters, "was built with")
             tasks = plan(listing, out, parameters)
             missing = unfinished(out, tasks)
             fill(missing, listing, progress, workers=workers, **how)
@@ -93,18 +93,6 @@ def alone(out):
         for path in [*out.glob("*.part"), *(out / shards.FOLDER).glob("*.part")]:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         yield
-
-
-def agree(out, wanted):
-    """Notes the parameters of a new folder; ValueError where the folder was begun with others."""
-    known = shards.load(out / "build.json")
-    for key in wanted:
-        if known and known.get(key) != wanted[key]:
-            raise ValueError(
-                f"{out} was built with {key}={known.get(key)}, not {wanted[key]}: take another folder or remove it"
-            )
-    if not known:
-        shards.save(out / "build.json", wanted)
 
 
 def plan(listing, out, parameters):

@@ -107,16 +107,10 @@ def name(estimate):
 
 def agree(out, settings):
     """Notes how a new store is made; ValueError where the folder was begun otherwise."""
-    known = shards.load(out / "flow.json")
-    if known is None and any((out / file).exists() for file in ("flow.json", "build.json", "manifest.json")):
+    foreign = any((out / file).exists() for file in ("flow.json", "build.json", "manifest.json"))
+    if foreign and shards.load(out / "flow.json") is None:
         raise ValueError(f"{out} holds something else than stored flow: take another folder")
-    for key in settings:
-        if known and known.get(key) != settings[key]:
-            raise ValueError(
-                f"{out} holds flow with {key}={known.get(key)}, not {settings[key]}: take another folder or remove it"
-            )
-    if not known:
-        shards.save(out / "flow.json", settings)
+    shards.agree(out / "flow.json", settings, "holds flow with")
 
 
 def finished(out):

@@ -201,6 +201,18 @@ def seal(path):
         return {"bytes": file.tell(), "sha256": digest}
 
 
+def agree(path, wanted, said):
+    """Notes in `path` how a new folder is made; ValueError where it was begun otherwise (`said` is the verb)."""
+    known = load(path)
+    for key in wanted:
+        if known and known.get(key) != wanted[key]:
+            raise ValueError(
+                f"{path.parent} {said} {key}={known.get(key)}, not {wanted[key]}: take another folder or remove it"
+            )
+    if not known:
+        save(path, wanted)
+
+
 def save(path, content):
     """Writes JSON so that `path` is whole at any moment and survives a power cut."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
