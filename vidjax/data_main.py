@@ -62,7 +62,7 @@ def build(argv):
     print(builders.report(listing), flush=True)
     keys = ("short_side", "store", "pixels", "shard_videos", "frame_stride", "workers", "runner")
     options = {key: getattr(values, key) for key in keys}
-    with logs.counter("building", unit="shards") as progress:
+    with logs.counter("building") as progress:
         manifest = owner.build(listing, values.out, options=beam, progress=progress, **options)
     stored, unreadable = manifest["counts"]["stored"], manifest["unreadable"]
     print(f"{stored:,} videos in {len(manifest['shards'])} shards, {size(manifest)}: {values.out}")
@@ -198,7 +198,9 @@ def build_flags(values):
     flags.DEFINE_enum("store", "video", ["video", "frames"], "what a shard holds", flag_values=values)
     flags.DEFINE_enum("pixels", "rgb", ["rgb", "yuv420"], "of packed frames", flag_values=values)
     flags.DEFINE_integer("frame_stride", 1, "packed frames: every how many-th is kept", flag_values=values)
-    flags.DEFINE_integer("shard_videos", 0, "videos in a shard; 0: 256, or 16 of frames", flag_values=values)
+    flags.DEFINE_integer(
+        "shard_videos", 0, "videos in a shard; 0: by the size of the data set, 256 at most", flag_values=values
+    )
 
 
 def flow_flags(values):

@@ -107,7 +107,7 @@ def track(items, description, total=None, unit="videos", console=None, main=True
 
 @contextlib.contextmanager
 def counter(description, unit="videos", console=None, main=True, every=10.0):
-    """A function (done, total) that shows how far a job is, called once for each thing done; ends with their rate.
+    """A function (done, total) that shows how far a job is, called as things are done; ends with their rate.
 
     Inside a `Progress` the bar joins its display. Elsewhere than on a terminal: a plain line every `every` seconds.
     `console` is standard error by default, so that a command's results can be piped. Silent unless `main`.
@@ -117,11 +117,12 @@ def counter(description, unit="videos", console=None, main=True, every=10.0):
         return
     console = console or (_shown[-1].console if _shown else _console(sys.stderr))
     since = said = time.monotonic()
-    made = 0
+    made, before = 0, None
 
     def advance(done, total=None):
-        nonlocal said, made
-        made, now = made + 1, time.monotonic()
+        nonlocal said, made, before
+        before = max(0, done - 1) if before is None else before  # what an earlier run had done
+        made, now = done - before, time.monotonic()
         text = _pace(done, total, (now - since) * done / made, unit)
         if move:
             move(done, total, text)

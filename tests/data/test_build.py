@@ -185,7 +185,7 @@ def test_killed_builds_resume_to_the_same_bytes(listing, tmp_path):
     fields = {"name": "toy", "classes": ["a", "b"], "rows": listing.rows}
     (tmp_path / "listing.json").write_text(json.dumps(fields))
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "listing.json"), str(tmp_path / "killed")]
-    for lines in (1, 2):  # killed within the second shard, and two shards later
+    for lines in (1, 3):  # killed within the second shard; then, after a line for what was done, two shards later
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             for _ in range(lines):
                 assert process.stdout.readline()

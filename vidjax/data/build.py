@@ -21,7 +21,8 @@ import av
 
 from vidjax.data import index, shards, work
 
-SHARD_VIDEOS = {"video": 256, "frames": 16}
+SHARD_VIDEOS = {"video": 256, "frames": 16}  # at most; a small data set has SHARDS, for as many workers
+SHARDS, FEW = 64, 8
 VERSION = "1.0.0"
 LOG = logging.getLogger("vidjax")
 
@@ -43,15 +44,16 @@ def build(
 
     `store="video"` keeps each file's bytes or, with `short_side` or `frame_stride` > 1, re-encodes it as H.264 with a
     keyframe every 12 frames (never enlarged; sound is lost, and that noted). `store="frames"` packs the decoded frames
-    as uint8 `pixels` (`rgb`, or `yuv420`: I420 planes at half the bytes). `shard_videos` per shard, 0: 256, or 16 for
-    frames. `workers`, `runner` and `options` as for `work.run`; `progress(done, total)` counts videos. The same call
+    as uint8 `pixels` (`rgb`, or `yuv420`: I420 planes at half the bytes). `shard_videos` per shard; 0: up to 256, or
+    16 for frames, by the size of the data set. `workers`, `runner` and `options` as for `work.run`; `progress(done, total)` counts videos. The same call
     after a kill writes only what is missing. ValueError, in one sentence, for parameters that differ from the folder's,
     for a second build at the same time and for a full disk.
     """
     out = pathlib.Path(out).expanduser().absolute()
     parameters = {"store": store, "short_side": short_side, "frame_stride": frame_stride}
     parameters |= {"pixels": pixels} if store == "frames" else {}
-    parameters |= {"shard_videos": shard_videos or SHARD_VIDEOS.get(store, 0)}
+    even = max(FEW, -(-(len(listing.rows) + len(listing.missing)) // SHARDS))
+    parameters |= {"shard_videos": shard_videos or min(even, SHARD_VIDEOS.get(store, 0))}
     check(listing, pixels, parameters)
     try:
         with alone(out):
@@ -167,6 +169,8 @@ def fill(tasks, listing, progress, **how):
     def count(done, of):
         progress(total - todo + done * todo // of, total)
 
+    if progress and todo < total:
+        progress(total - todo, total)
     work.run(shards.write, tasks, failed=failed, progress=progress and count, **how)
     while crashed:
         again, crashed[:] = list(crashed), []
