@@ -198,9 +198,7 @@ def build_flags(values):
     flags.DEFINE_enum("store", "video", ["video", "frames"], "what a shard holds", flag_values=values)
     flags.DEFINE_enum("pixels", "rgb", ["rgb", "yuv420"], "of packed frames", flag_values=values)
     flags.DEFINE_integer("frame_stride", 1, "packed frames: every how many-th is kept", flag_values=values)
-    flags.DEFINE_integer(
-        "shard_videos", 0, "videos in a shard; 0: by the size of the data set, 256 at most", flag_values=values
-    )
+    flags.DEFINE_integer("shard_videos", 0, "videos in a shard; 0: by the data set's size", flag_values=values)
 
 
 def flow_flags(values):

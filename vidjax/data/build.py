@@ -45,9 +45,9 @@ def build(
     `store="video"` keeps each file's bytes or, with `short_side` or `frame_stride` > 1, re-encodes it as H.264 with a
     keyframe every 12 frames (never enlarged; sound is lost, and that noted). `store="frames"` packs the decoded frames
     as uint8 `pixels` (`rgb`, or `yuv420`: I420 planes at half the bytes). `shard_videos` per shard; 0: up to 256, or
-    16 for frames, by the size of the data set. `workers`, `runner` and `options` as for `work.run`; `progress(done, total)` counts videos. The same call
-    after a kill writes only what is missing. ValueError, in one sentence, for parameters that differ from the folder's,
-    for a second build at the same time and for a full disk.
+    16 for frames, by the size of the data set. `workers`, `runner` and `options` as for `work.run`; `progress(done,
+    total)` counts videos. The same call after a kill writes only what is missing. ValueError, in one sentence, for
+    parameters that differ from the folder's, for a second build at the same time and for a full disk.
     """
     out = pathlib.Path(out).expanduser().absolute()
     parameters = {"store": store, "short_side": short_side, "frame_stride": frame_stride}
