@@ -200,6 +200,26 @@ def test_evaluation_by_a_named_protocol(videos, tmp_path, protocol, views):
     assert batch["view_mask"].all()
 
 
+def test_a_protocols_report_stands_beside_trainings(videos, tmp_path):
+    cfg = tiny.make_config(videos, steps=1, optim__warmup=0, checkpoint_every=1, eval__every=1)
+    cfg.eval.average = "logit"
+    before = train.train(cfg, str(tmp_path))
+    cfg.eval.protocol = "mvit_5x1"
+    cfg.data.clip.size = 4
+    report = evaluate.run(cfg, str(tmp_path))
+    assert (report["views"]["clips"], report["views"]["size"], report["views"]["average"]) == (5, 224, "prob")
+    assert sorted(path.name for path in tmp_path.glob("*_1*.*")) == [
+        "report_1.html",
+        "report_1.json",
+        "report_1_mvit_5x1.html",
+        "report_1_mvit_5x1.json",
+        "scores_1.npz",
+        "scores_1_mvit_5x1.npz",
+    ]
+    assert before["views"]["protocol"] == ""
+    assert "by the protocol mvit_5x1, 5 clips" in (tmp_path / "report_1_mvit_5x1.html").read_text()
+
+
 def test_windows_of_videos_of_different_length_are_masked(videos):
     cfg = tiny.make_config(videos)
     cfg.eval.update({"protocol": "lrcn", "batch_size": 13})

@@ -214,6 +214,7 @@ class Evaluator:
     def __call__(self, variables, step, workdir):
         """Writes `report_<step>.json`, `.html` and `scores_<step>.npz`; returns the report.
 
+        A named protocol is part of their names.
         Process 0's has also `page`, the path of the page, and `example`, a video's. Raises EvaluationError if a video
         cannot be read and `eval.allow_bad` is off.
         """
@@ -228,7 +229,8 @@ class Evaluator:
         labels = label_array(records, self.source)
         result = self.report(step, kept, labels, records, errors, seconds)
         if jax.process_index() == 0:
-            save_scores(workdir, step, kept, labels, [record["id"] for record in records])
+            name = report.name(step, self.cfg.eval.get("protocol"))
+            save_scores(workdir, name, kept, labels, [record["id"] for record in records])
             page = report.write(workdir, result, strips(result["mistakes"], records))
             result |= {"page": page, "example": records[0].get("path", "MY_VIDEO.mp4")}
         return result
@@ -288,9 +290,9 @@ class Evaluator:
         }
 
 
-def save_scores(workdir, step, scores, labels, ids):
-    """Writes `scores_<step>.npz` {scores (N, C), labels (N,), ids (N,)}, whole or not at all."""
-    path = os.path.join(workdir, f"scores_{step}.npz")
+def save_scores(workdir, name, scores, labels, ids):
+    """Writes `scores_<name>.npz` {scores (N, C), labels (N,) or (N, C), ids (N,)}, whole or not at all."""
+    path = os.path.join(workdir, f"scores_{name}.npz")
     try:
         with open(path + ".tmp", "wb") as file:
             np.savez(file, scores=scores, labels=labels, ids=np.array(ids))

@@ -23,15 +23,21 @@ CORRECT, WRONG = (47, 114, 225), (240, 96, 18)  # RGB of the picture's cells, le
 def write(workdir, report, strips):
     """Writes `report_<step>.json` and `.html` into `workdir`, each whole or not at all -> path of the page.
 
+    A report by a named protocol is `report_<step>_<protocol>`.
     `report` is the dict that vidjax.evaluate builds; `strips` maps a video's id to uint8 (n, H, W, 3) frames.
     """
     report = _plain(report)
-    path = pathlib.Path(workdir) / f"report_{report['step']}.html"
+    path = pathlib.Path(workdir) / f"report_{name(report['step'], report['views'].get('protocol'))}.html"
     html = page(report, strips)
     keys = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in report.items()]
     _save(path.with_suffix(".json"), "{\n  " + ",\n  ".join(keys) + "\n}\n")
     _save(path, html)
     return path
+
+
+def name(step, protocol):
+    """What files of an evaluation are called: `<step>`, or `<step>_<protocol>`."""
+    return f"{step}_{protocol}" if protocol else str(step)
 
 
 def page(report, strips):
