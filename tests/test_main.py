@@ -1,5 +1,6 @@
 """The command line: help that reads well, errors of one sentence, the commands a user types."""
 
+import json
 import shutil
 
 import pytest
@@ -145,3 +146,35 @@ def test_users_own_folder_needs_only_its_path(videos, tmp_path):
     ]
     assert main.main(["train", *words, *small, f"--workdir={tmp_path / 'run'}"]) == 0
     assert (tmp_path / "run" / "report_2.html").exists()
+
+
+def test_data_sets_are_built_checked_and_given_flow(capsys, videos, tmp_path):
+    small = tmp_path / "small"
+    for kind in ("left", "right"):
+        (small / kind).mkdir(parents=True)
+        for file in sorted((videos / "train" / kind).glob("*.mp4"))[:3]:
+            shutil.copy(file, small / kind)
+    (small / "left" / "broken.mp4").write_bytes(b"no video")
+    assert main.main(["data", "build", "--dataset=folder", f"--source={small}", f"--out={tmp_path / 'built'}"]) == 1
+    text = capsys.readouterr().out
+    assert "6 videos in" in text
+    assert "unreadable left/broken.mp4" in text
+    assert main.main(["data", "check", str(small), f"--csv={tmp_path / 'odd.csv'}"]) == 1
+    assert "1 broken" in capsys.readouterr().out
+    assert "left/broken.mp4" in (tmp_path / "odd.csv").read_text()
+    assert main.main(["data", "check", str(tmp_path / "built")]) == 0
+    for method, algorithm in (("dis", "vidjax.data.flow.dis"), ("horn_schunck", "vidjax.flow.host.flow")):
+        out = tmp_path / method
+        assert main.main(["data", "flow", str(tmp_path / "built"), f"--out={out}", f"--method={method}"]) == 0
+        assert "fields of 6 videos" in capsys.readouterr().out
+        assert json.loads((out / "manifest.json").read_text())["algorithm"] == algorithm
+    assert "no method 'hs'" in fails(capsys, "data", "flow", str(small), f"--out={tmp_path / 'x'}", "--method=hs")
+    assert "did you mean 'ucf101'" in fails(
+        capsys, "data", "build", "--dataset=ucf11", f"--source={small}", f"--out={tmp_path / 'y'}"
+    )
+    config_file = f"--config={tiny.ROOT / 'configs' / 'quickstart.py:smoke'}"
+    words = [config_file, f"--config.data.path={tmp_path / 'built'}", "--config.data.source=records"]
+    words += ["--workers=0", "--seconds=0.2", "--config.data.batch_size=2"]
+    assert main.main(["data", "bench", *words]) == 0
+    text = capsys.readouterr().out
+    assert all(stage in text for stage in ("decode", "transform", "transfer", "0 workers", "steps/s of batch 2"))

@@ -165,8 +165,8 @@ def estimator(method):
     from vidjax import flow as device
     from vidjax.flow.host import flow
 
-    device.options_of(method.removesuffix("_jax"))  # refuses a method that is not there
-    return functools.partial(flow, method=method.removesuffix("_jax"))
+    method = method.removesuffix("_jax")
+    return functools.partial(flow, method=method, **device.options_of(method))  # the manifest names them all
 
 
 def size(manifest):
