@@ -124,6 +124,7 @@ def of_listing(listing, path, side, split, progress):
         rows = [row for row in listing.rows if row["sides"].get(split) == side]
     if not rows:
         raise ValueError(f"{path} has no videos of {listing.name} for the {side} side of split {split!r}")
+    rows = [{key: value for key, value in row.items() if key != "sides"} for row in rows]
     name = " ".join(filter(None, (listing.name, split, side)))
     return Videos(probed(rows, path, progress), listing.classes, name, listing.multi_label, listing.flip_pairs)
 
