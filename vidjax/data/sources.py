@@ -108,7 +108,8 @@ def of_listed(listed, path, split, classes, progress):
         other = sum(map(len, listed.values()))
         raise ValueError(f"{path} has no videos for the {split} split ({other} for the other)")
     classes = tuple(classes) or tuple(sorted(names))
-    rows = [row | {"label": number(row, classes, path)} for row in rows]
+    numbers = {name: i for i, name in enumerate(classes)}
+    rows = [row | {"label": number(row, numbers, path)} for row in rows]
     return Videos(probed(rows, path, progress), classes, path.stem)
 
 
@@ -189,11 +190,11 @@ def options(cfg):
     }
 
 
-def number(row, classes, where):
+def number(row, numbers, where):
     """The label of a row as a number; ValueError for a name that is no class."""
-    if row["label"] not in classes:
+    if row["label"] not in numbers:
         raise ValueError(f"{where}: {row['id']} has label {row['label']!r}, which is not in data.classes")
-    return classes.index(row["label"])
+    return numbers[row["label"]]
 
 
 def flip_labels(classes, pairs):
