@@ -24,8 +24,8 @@ def motionnet_checkpoint(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("motionnet"))
     cfg = {"name": "motionnet", "variant": "small"}
     model = models.build(cfg)
-    video = jnp.zeros((1, model.frames, 24, 24, 3))
-    variables = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(video)
+    rng, shapes = np.random.default_rng(0), models.shapes(model, (1, model.frames, 24, 24, 3))
+    variables = jax.tree.map(lambda x: (0.1 * rng.normal(size=x.shape)).astype(x.dtype), shapes)
     saved = checkpoint.Checkpoints(folder)
     saved.save(1, variables=variables, train={}, meta={"config": {"model": cfg}, "class_names": []})
     saved.close()
