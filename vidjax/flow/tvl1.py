@@ -58,8 +58,9 @@ def descend(data, *state, limit, theta, iterations, rounds, epsilon):
         last = lax.fori_loop(1, iterations // looks, lambda _, state: one(*state), (u, *old[1:]))
         new = one(*last)
         moving = jnp.mean(jnp.sum((new[0] - last[0]) ** 2, 0), (1, 2)) > epsilon**2
-        kept = tuple(jnp.where(active[None, :, None, None], a, b) for a, b in zip(new, old, strict=True))
-        return n + 1, active & moving, kept
+        if len(active) > 1:  # one pair alone is not looked at again once it has converged
+            new = tuple(jnp.where(active[None, :, None, None], a, b) for a, b in zip(new, old, strict=True))
+        return n + 1, active & moving, new
 
     def going(now):
         n, active, _ = now
