@@ -8,9 +8,10 @@ consecutive frames of golden clips, resized; both sides get the same grey pictur
 On cores shared with other work the ratio of CPU times, and THREADS=1, say more.
 With a GPU or TPU (JAX_PLATFORMS unset) it prints frames per second of the device, too, and larger batches.
 
-Measured 2026-11-21, EPYC, jax 0.10.2, two threads, load 1, --rounds 5; ours, OpenCV's, the ratio (in CPU time), ms a pair:
-  TV-L1:      224x224 64, 509, 7.9 x (9.9 x); 256x340 121, 1114, 9.2 x (9.9 x); batches of 16: 53, 345, 6.5 x and 85, 626, 7.4 x
-  Farneback:  224x224 9.7, 9.7, 1.0 x (1.7 x); 256x340 11.8, 18.3, 1.5 x (1.9 x); batches of 16: 1.6 x (1.1 x)
+Measured 2026-11-21, EPYC, jax 0.10.2, two threads, load 1, --rounds 5: ms a pair, OpenCV's, ratio (in CPU time)
+  TV-L1      224x224 64, 509, 7.9 x (9.9 x); 256x340 121, 1114, 9.2 x (9.9 x)
+             in batches of 16: 53, 345, 6.5 x (7.0 x) and 85, 626, 7.4 x (7.6 x)
+  Farneback  224x224 9.7, 9.7, 1.0 x (1.7 x); 256x340 11.8, 18.3, 1.5 x (1.9 x); in batches of 16: 1.6 x (1.1 x)
 A quarter of the 16 pairs hardly moves: OpenCV then stops early, and warps and medians are most of our time.
 """
 
