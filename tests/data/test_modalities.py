@@ -48,6 +48,16 @@ def test_captions_become_tokens_and_their_masks(videos, tmp_path):
         assert mask.tolist() == ([1, 1, 1, 0, 0] if said else [0] * 5)
 
 
+def test_a_wrong_path_is_an_error_before_the_first_clip(videos, tmp_path):
+    cfg = section(videos, "rgb")
+    cfg.data.update({"modalities": ("flow",), "flow": {"source": "stored", "path": str(tmp_path)}})
+    with pytest.raises(ValueError, match="is no stored flow: it has no flow.json"):
+        data.open_sources(cfg.data)
+    cfg.data.update({"modalities": ("text",), "text": {"tokenizer": str(tmp_path / "none.json")}})
+    with pytest.raises(ValueError, match=r"none\.json"):
+        data.open_sources(cfg.data)
+
+
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
     """Motion videos of 8 to 10 frames; one in two has a depth map beside it."""
@@ -222,7 +232,12 @@ def test_yuv_on_the_device_is_nearly_the_hosts_rgb(videos):
         ({"modalities": ("flow",), "flow": {"magnitude": True, "stack": 3}}, "needs data.flow.stack=1"),
         ({"modalities": ("flow",), "flow": {"form": "bidirectional", "stack": 3}}, "an even data.flow.stack"),
         ({"modalities": ("flow",), "flow": {"source": "device", "subtract": "camera"}}, "fitted on the host"),
-        ({"flow": {"bounds": 3}}, "no key 'bounds'"),
+        ({"flow": {"bounds": 3}}, "data.flow: no key 'bounds'; did you mean 'bound'"),
+        ({"augment": {"size": 8, "colour": 0.2}}, "data.augment: no key 'colour'; did you mean 'color'"),
+        ({"clip": {"sampler": "random_clip", "sizes": 8}}, "data.clip: no key 'sizes'; did you mean 'size'"),
+        ({"clip": {"sampler": "random", "size": 8, "stride": 1}}, "data.clip.sampler must be one of random_clip"),
+        ({"modalities": ("flow",), "flow": {"method": "tvl1"}}, "data.flow.method is one of dis, farneback"),
+        ({"modalities": ("audio",), "audio": {"band": 3}}, "unexpected keyword argument 'band'"),
         ({"flow": {"bound": 0}}, "data.flow.bound above 0"),
         ({"order": "sorted"}, "data.order must be one of"),
         ({"buckets": (8,)}, "data.clip.sampler full"),

@@ -56,9 +56,19 @@ def options(cfg):
         if key not in DEFAULTS and key not in sources.DEFAULTS:
             near = difflib.get_close_matches(key, [*DEFAULTS, *sources.DEFAULTS], 1, 0)[0]
             raise ValueError(f"data: no key {key!r}; did you mean {near!r}?")
-    for key in set(cfg.get("flow", ())) - set(DEFAULTS["flow"]):
-        raise ValueError(f"data.flow: no key {key!r}; keys are {', '.join(DEFAULTS['flow'])}")
-    cfg = DEFAULTS | cfg | {"flow": DEFAULTS["flow"] | cfg.get("flow", {})}
+    cfg = DEFAULTS | cfg | {name: DEFAULTS[name] | cfg.get(name, {}) for name in ("flow", "clip", "augment")}
+    for name, keys in (
+        ("flow", tuple(DEFAULTS["flow"])),
+        ("clip", tuple(DEFAULTS["clip"])),
+        ("augment", (*transforms.GEOMETRY, *modalities.COLOURS, "flip_pairs")),
+    ):
+        for key in set(cfg[name]) - set(keys):
+            near = difflib.get_close_matches(key, keys, 1, 0)[0]
+            raise ValueError(f"data.{name}: no key {key!r}; did you mean {near!r}?")
+    if cfg["clip"]["sampler"] not in clips.SAMPLERS:
+        raise ValueError(
+            f"data.clip.sampler must be one of {', '.join(clips.SAMPLERS)}, not {cfg['clip']['sampler']!r}"
+        )
     if cfg["buckets"] and (cfg["clip"]["sampler"] != "full" or cfg["order"] != "shuffled"):
         raise ValueError(
             "data.buckets is for clips of whole videos: it needs data.clip.sampler full and order shuffled"
@@ -79,6 +89,7 @@ def source(cfg, split, progress=None):
 def open_sources(cfg, splits=("train", "eval"), progress=None):
     """The sources of some splits of a config's `data` section, listed once."""
     cfg = options(cfg)
+    modalities.open_files(cfg)
     if cfg["mixture"]:
         return tuple(mixture.build(cfg["mixture"], split, sources.build) for split in splits)
     return sources.build_all({key: cfg[key] for key in cfg if key not in DEFAULTS}, splits, progress)

@@ -24,6 +24,7 @@ STACKS = {
 SUBTRACT = {"mean": stacking.subtract_mean, "median": stacking.subtract_median, "camera": stacking.stabilise}
 # the kind of picture of what is (T, n, H, W, C); streams are (T, H, W, C)
 KIND = {"rgb": "rgb", "flow_frames": "rgb", "difference_frames": "rgb", "i420": "i420", "flow": "flow"}
+COLOURS = ("color", "hue", "grey", "lighting", "randaugment", "erase")  # of `augment`: of pixels, drawn after geometry
 OWN = ("rgb", "flow", "difference", "audio", "text")
 SETTINGS = ("modalities", "pixels", "flow", "audio", "text", "streams")  # what of a config's section decides its input
 
@@ -52,12 +53,30 @@ def check(cfg):
     if cfg["pixels"] == "yuv420" and (set(asked) - {"rgb", "audio", "text"} or any(colours(cfg["augment"]).values())):
         raise ValueError("data.pixels yuv420 is for rgb without colour augmentation; choose rgb for this config")
 
+    try:
+        shapes(cfg, 1, 2)
+    except TypeError as error:
+        raise ValueError(f"data.audio, data.text or data.streams: {str(error).replace('shape() ', '')}") from None
+
+
+def open_files(cfg):
+    """Opens what all clips share, so that a wrong path is an error before the first of them: ValueError."""
+    if "flow" in cfg["modalities"] and cfg["flow"]["source"] == "stored":
+        flow_store.remembered(cfg["flow"]["path"])
+    if "text" in cfg["modalities"]:
+        text.load(cfg["text"]["tokenizer"], text.shape(**cfg["text"])[0])
+
 
 def _check_flow(options):
     on_device = options["source"] in ("device", "motionnet")
     if options["source"] in ("stored", "motionnet") and not options["path"]:
         what = "a folder that `vidjax data flow` made" if options["source"] == "stored" else "a MotionNet checkpoint"
         raise ValueError(f"data.flow.path is empty: with source {options['source']} it names {what}")
+    if options["source"] == "online" and options["method"] not in flow.METHODS:
+        raise ValueError(
+            f"data.flow.method is one of {', '.join(flow.METHODS)} with source online, not {options['method']!r}; "
+            f"source device has others"
+        )
     if options["magnitude"] and options["stack"] > 1:
         raise ValueError("data.flow.magnitude is the third channel of one field: it needs data.flow.stack=1")
     if options["form"] == "bidirectional" and (options["stack"] % 2 or options["source"] in ("stored", "motionnet")):
@@ -73,8 +92,7 @@ def channels(options):
 
 def colours(augment):
     """The photometric part of an `augment` section; what is off is left out."""
-    keys = ("color", "hue", "grey", "lighting", "randaugment", "erase")
-    return {key: augment[key] for key in keys if augment.get(key)}
+    return {key: augment[key] for key in COLOURS if augment.get(key)}
 
 
 def room(cfg, num_frames):
