@@ -23,6 +23,7 @@ SECTIONS = {
     "device": FLOW | {"flow": {"source": "device", "method": "farneback", "stack": 2}},
     "difference": FLOW | {"modalities": ("difference",)},
     "audio": {"modalities": ("rgb", "audio"), "audio": {"frames": 16, "bands": 8}},
+    "sound": {"modalities": ("audio",), "audio": {"kind": "vggish"}},
     "depth": {"modalities": ("rgb", "depth"), "streams": {"depth": {"pattern": "{stem}.depth.npy", "high": 1.0}}},
 }
 

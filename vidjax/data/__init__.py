@@ -251,7 +251,9 @@ def read_views(cfg, views, record, indices):
     found = []
     for i, raw in enumerate(modalities.read(cfg, record, indices)):
         masked = {} if mask is None else {"frame_mask": mask[i].astype(np.float32)}
-        found += [modalities.finish(cfg, view) | masked for view in modalities.place(cfg, raw, cut)]
+        placed = modalities.place(cfg, raw, cut)
+        placed *= views["crops"] // len(placed)  # what has no pictures is the same in every crop
+        found += [modalities.finish(cfg, view) | masked for view in placed]
     return stacked(found)
 
 
