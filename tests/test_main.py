@@ -125,6 +125,7 @@ def test_data_commands(capsys, videos, tmp_path):
     assert main.main(["data", "--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"vidjax data {name} " in text for name in data_main.COMMANDS)
+    assert all(len(line) <= 120 for line in text.splitlines())
 
 
 def test_users_own_folder_needs_only_its_path(videos, tmp_path):
