@@ -40,7 +40,7 @@ def index(argv):
 
 
 def build(argv):
-    """Build a data set from its official files: videos or frames in ArrayRecord shards, as TFDS reads them.
+    """Build a data set from its official files: videos or frames in ArrayRecord shards.
 
     vidjax data build --dataset=ucf101 --source=DOWNLOADS --out=data/ucf101
     vidjax data build --dataset=kinetics400 --source=DIR --out=data/k400 --short_side=256 --workers=16
@@ -119,7 +119,7 @@ def flow(argv):
 
 
 def bench(argv):
-    """Time the input of a config: ms a clip of each stage, clips/s, and the steps/s that they could feed.
+    """Time the input of a config: ms a clip of each stage, clips/s, and the steps/s they feed.
 
     vidjax data bench --config=configs/quickstart.py --workers=0,1,2 --seconds=10
     """
