@@ -67,6 +67,18 @@ def test_motionnet_makes_the_flow_that_a_model_sees(videos, motionnet_checkpoint
     assert np.abs(np.asarray(seen) - expected).max() <= 1.01 / 255  # rounded to 255 levels of [-1, 1]
 
 
+def test_a_net_trains_and_predicts_on_a_motionnets_flow(videos, tmp_path, motionnet_checkpoint):
+    cfg = tiny.make_config(videos, steps=2, optim__warmup=0, checkpoint_every=2, eval__every=2)
+    cfg.data.modalities, cfg.data.clip.size, cfg.data.augment.color = ("flow",), 2, 0.0
+    cfg.data.flow = {"source": "motionnet", "path": motionnet_checkpoint[0], "stack": 2}
+    cfg.model.update({"mean": 0.0, "std": 1.0})
+    cfg.mesh = {"data": 8}
+    report = train.train(cfg, str(tmp_path))
+    assert evaluate.run(cfg, str(tmp_path))["loss"] == report["loss"]
+    path = sorted(videos.glob("eval/*/*.mp4"))[0]
+    np.testing.assert_allclose(predict.Predictor(str(tmp_path))(str(path))["scores"].sum(1), 1, rtol=1e-5)
+
+
 def test_another_checkpoint_makes_no_flow(videos, tmp_path):
     cfg = tiny.make_config(videos, steps=1, checkpoint_every=1, optim__warmup=0)
     train.train(cfg, str(tmp_path))

@@ -168,10 +168,8 @@ def with_protocol(cfg):
         )
     chosen = {"crops": protocol.crops, "resize": protocol.resize, "size": protocol.size, "average": protocol.average}
     cfg.eval.update({key: value for key, value in chosen.items() if value is not None})
-    cfg.data.clip.size, cfg.data.clip.stride = (
-        protocol.frames or cfg.data.clip.size,
-        protocol.stride or cfg.data.clip.stride,
-    )
+    cfg.data.clip.size = protocol.frames or cfg.data.clip.size
+    cfg.data.clip.stride = protocol.stride or cfg.data.clip.stride
     cfg.eval.clips = protocol.clips
     return cfg
 
@@ -214,8 +212,7 @@ class Evaluator:
     def __call__(self, variables, step, workdir):
         """Writes `report_<step>.json`, `.html` and `scores_<step>.npz`; returns the report.
 
-        A named protocol is part of their names.
-        Process 0's has also `page`, the path of the page, and `example`, a video's. Raises EvaluationError if a video
+        A named protocol is part of the files' names. Process 0's has also `page`, the path of the page, and `example`, a video's. Raises EvaluationError if a video
         cannot be read and `eval.allow_bad` is off.
         """
         began = time.perf_counter()
@@ -323,5 +320,5 @@ def run(cfg, workdir, step=None):
     source = data.source(cfg.data, "eval")
     check_classes(source, meta, workdir)
     model = models.build(cfg.model, num_classes=len(source.classes))
-    net = inputs.load_net(data.options(cfg.data))
+    net = inputs.load_net(data.options(cfg.data), sharding.replicated(mesh))
     return Evaluator(cfg, model, mesh, places(variables), source, net)(variables, step, workdir)

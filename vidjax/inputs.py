@@ -32,9 +32,17 @@ def has_net(data):
     return "flow" in data["modalities"] and data["flow"]["source"] == "motionnet"
 
 
-def load_net(data):
-    """The variables of the net that makes the flow, from the checkpoint in `flow.path`; None where none does."""
-    return checkpoint.load_variables(data["flow"]["path"])[0] if has_net(data) else None
+def load_net(data, place=None):
+    """The variables of the net that makes the flow, from the checkpoint in `flow.path`; None where none does.
+
+    `place` is the sharding of each of them; by default they are on the first device.
+    """
+    if not has_net(data):
+        return None
+    place = place or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return checkpoint.load_variables(data["flow"]["path"], shardings=lambda tree: jax.tree.map(lambda _: place, tree))[
+        0
+    ]
 
 
 def prepare(wire, net=None, *, data, model=None):

@@ -136,7 +136,7 @@ def prepare(cfg, workdir):
     os.makedirs(workdir, exist_ok=True)
     mesh = sharding.make_mesh(**cfg.mesh)
     source, held_out = open_sources(cfg)
-    process, net = jax.process_index(), inputs.load_net(data.options(cfg.data))
+    process, net = jax.process_index(), inputs.load_net(data.options(cfg.data), sharding.replicated(mesh))
     bad = BadVideos(os.path.join(workdir, f"bad_videos_{process}.csv" if process else "bad_videos.csv"), source)
     for i in range(len(source)):
         if error := source[i]["error"]:
