@@ -212,8 +212,8 @@ class Evaluator:
     def __call__(self, variables, step, workdir):
         """Writes `report_<step>.json`, `.html` and `scores_<step>.npz`; returns the report.
 
-        A named protocol is part of the files' names. Process 0's has also `page`, the path of the page, and `example`, a video's. Raises EvaluationError if a video
-        cannot be read and `eval.allow_bad` is off.
+        A named protocol is part of the files' names. Process 0's has also `page`, the path of the page, and `example`,
+        a video's. Raises EvaluationError if a video cannot be read and `eval.allow_bad` is off.
         """
         began = time.perf_counter()
         scores, errors = self.scores(variables)
