@@ -40,9 +40,7 @@ def load_net(data, place=None):
     if not has_net(data):
         return None
     place = place or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return checkpoint.load_variables(data["flow"]["path"], shardings=lambda tree: jax.tree.map(lambda _: place, tree))[
-        0
-    ]
+    return checkpoint.load_variables(data["flow"]["path"], shardings=place)[0]
 
 
 def prepare(wire, net=None, *, data, model=None):
