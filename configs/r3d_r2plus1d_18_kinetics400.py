@@ -2,9 +2,10 @@
 
     vidjax train --config=configs/r3d_r2plus1d_18_kinetics400.py --workdir=runs/k400 --config.data.path=DIR
 
-DIR holds train/<class>/*.mp4 and val/<class>/*.mp4, or is what `vidjax data build --dataset=kinetics400 --source=DOWNLOADS
---out=DIR --short_side=128` made, which reads several times as fast. The recipe is the paper's (Tran et al., CVPR 2018, section 4: 45
-epochs of a million clips, 16 frames of 112x112, SGD at 0.01 for 32 clips a GPU), with a cosine instead of its steps.
+DIR holds train/<class>/*.mp4 and val/<class>/*.mp4, or is what
+`vidjax data build --dataset=kinetics400 --source=DOWNLOADS --out=DIR --short_side=128` made, which reads several times
+as fast. The recipe is the paper's (Tran et al., CVPR 2018, section 4: 45 epochs of a million clips, 16 frames of
+112x112, SGD at 0.01 for 32 clips a GPU), with a cosine instead of its steps.
 Hardware and cost: made for 8 GPUs at 256 clips a batch; not run yet, so its cost is unknown. Expected: not trained yet;
 the paper reports 68.0 % top-1 (10 centre crops) and torchvision 67.46 % (5 clips) for their variants of this net.
 """
