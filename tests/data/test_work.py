@@ -101,12 +101,13 @@ def test_beam_that_is_not_installed_is_one_sentence(monkeypatch):
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from vidjax.data import work
 sys.path.insert(0, {tests!r})
 from test_work import act, process
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started deaf to it
     print(*work.run(process, range(8), workers=2), flush=True)
     work.run(act, [("hang", 0)] * 4, workers=2)
 """
