@@ -16,11 +16,11 @@ import sys
 import tempfile
 import time
 
-import av
 import decord
 import grain
 import numpy as np
 import torch
+from decode import pyav  # beside this file
 
 from vidjax import data
 from vidjax.data import video
@@ -34,21 +34,6 @@ GOLDEN = pathlib.Path(
 )
 CLIPS = ("R6llTwEh07w.mp4", "WUzgd7C1pWA.mp4", "demo.mp4", "ta_chi.mp4")
 FRAMES, STRIDE, SHORT, SIZE, SCALE, BATCH, SEED = 16, 4, 256, 224, (0.35, 1.0), 8, 0
-
-
-def pyav(path, indices):
-    """Seeks by time and trusts the timestamps, as loaders commonly do."""
-    with av.open(path) as container:
-        stream = container.streams.video[0]
-        ticks = 1 / (stream.average_rate * stream.time_base)
-        times, frames = [round(i * ticks) + (stream.start_time or 0) for i in indices.tolist()], []
-        container.seek(times[0], stream=stream)
-        for frame in container.decode(stream):
-            if frame.pts >= times[len(frames)]:
-                frames.append(frame.to_ndarray(format="rgb24"))
-            if len(frames) == len(times):
-                break
-    return np.stack(frames)
 
 
 def read_decord(path, indices):

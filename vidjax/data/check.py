@@ -53,17 +53,7 @@ def check(path, *, workers=0, deep=True, time_limit=TIME_LIMIT, progress=None):
 
 def listed(path):
     """The tasks of a folder or a CSV list: index rows, with what the cached index knows."""
-    if path.is_dir():
-        root, files = path, sorted(lists.walk(path))
-    elif path.suffix.lower() == ".csv":
-        root, files = (
-            path.parent,
-            [path.parent / entry["path"].strip() for _, entry in lists.read_csv(path, ("path",))],
-        )
-    else:
-        raise ValueError(f"{path} is neither a folder nor a CSV file")
-    if not files:
-        raise ValueError(f"{path} has no videos ({', '.join(lists.EXTENSIONS)})")
+    root, files = lists.files(path)
     root, files = os.path.abspath(root), [os.path.abspath(file) for file in files]
     known = index.load(index.cache_path(root))
     rows = [{"id": index.file_id(file, root), "path": file} | index.stat(file) for file in files]

@@ -9,6 +9,8 @@ import functools
 import cv2
 import numpy as np
 
+from vidjax.data.transforms.resize import resize as scale
+
 BOUND = 20.0  # pixels per frame; Carreira & Zisserman 2017, 2.4
 PRESETS = {name: getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{name.upper()}") for name in ("ultrafast", "fast", "medium")}
 SMALLEST = 32  # pixels a side; on smaller pictures OpenCV's DIS fails, below 16 it may crash the process
@@ -80,14 +82,8 @@ def resize(flow, height, width):
 
     Bilinear, averaging areas where it shrinks more than twice.
     """
-    t, h, w, c = flow.shape
-    shrinks = h > 2 * height or w > 2 * width
-    out = np.empty((t, height, width, c), flow.dtype)
-    for source, target in zip(flow, out, strict=True):
-        target[...] = cv2.resize(
-            source, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        ).reshape(height, width, c)
-    return out * np.array([width / w, height / h], flow.dtype)
+    _, h, w, _ = flow.shape
+    return scale(flow, height, width) * np.array([width / w, height / h], flow.dtype)
 
 
 def color(flow, bound=0.0):

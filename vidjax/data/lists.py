@@ -65,6 +65,19 @@ def walk(top):
                 yield pathlib.Path(where, name)
 
 
+def files(path):
+    """(root, video files) of a folder, whatever its layout, or of a CSV file's column `path`. ValueError."""
+    if path.is_dir():
+        root, found = path, sorted(walk(path))
+    elif path.suffix.lower() == ".csv":
+        root, found = path.parent, [path.parent / entry["path"].strip() for _, entry in read_csv(path, ("path",))]
+    else:
+        raise ValueError(f"{path} is neither a folder nor a CSV file")
+    if not found:
+        raise ValueError(f"{path} has no videos ({', '.join(EXTENSIONS)})")
+    return root, found
+
+
 def held_out(rows, fraction):
     """Splits rows by a hash of their ids: a file stays on its side whatever comes or goes beside it.
 

@@ -119,10 +119,10 @@ def of_listing(listing, path, side, split, progress):
     split = split or names[0]
     if split not in names:
         raise ValueError(f"data.split: {listing.name} has no split {split!r}, only {', '.join(map(repr, names))}")
-    rows = [row for row in listing.rows if row["sides"].get(split) == side]
+    rows = builders.side(listing, split, side)
     if not rows and side == "eval":
         side = "test"
-        rows = [row for row in listing.rows if row["sides"].get(split) == side]
+        rows = builders.side(listing, split, side)
     if not rows:
         raise ValueError(f"{path} has no videos of {listing.name} for the {side} side of split {split!r}")
     rows = [{key: value for key, value in row.items() if key != "sides"} for row in rows]
@@ -150,15 +150,7 @@ def everything(path, kind="auto", progress=None):
 
 def probe(path, progress=None):
     """The index rows of every video below a folder, whatever its layout, or in the column `path` of a CSV file."""
-    path = pathlib.Path(path).expanduser()
-    if path.is_dir():
-        root, files = path, sorted(lists.walk(path))
-    elif path.suffix.lower() == ".csv":
-        root, files = path.parent, [path.parent / entry["path"].strip() for _, entry in lists.read_csv(path, ("path",))]
-    else:
-        raise ValueError(f"{path} is neither a folder nor a CSV file")
-    if not files:
-        raise ValueError(f"{path} has no videos ({', '.join(lists.EXTENSIONS)})")
+    root, files = lists.files(pathlib.Path(path).expanduser())
     return index.build(files, root, progress=progress)
 
 
