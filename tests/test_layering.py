@@ -29,7 +29,9 @@ ALLOWED = {
     "__init__": set(),
     "conv": set(),
     "nn": {"conv"},
-    "models": {"nn", "models"},
+    "backbones": {"nn", "backbones"},
+    "recurrent": {"nn"},
+    "models": {"backbones", "models", "nn", "recurrent"},
     "convert": {"models"},
     "data": {"data"},
     "flow": {"flow"},
@@ -66,7 +68,7 @@ def test_rooms_import_only_what_lies_below(file):
 @pytest.mark.parametrize(
     ("package", "rooms"),
     [
-        ("flax.linen", {"nn", "models"}),
+        ("flax.linen", {"backbones", "models", "nn", "recurrent"}),
         ("orbax", {"checkpoint"}),
         ("clu", {"logs"}),
         ("grain", {"data"}),

@@ -26,17 +26,22 @@ def from_reference(source, arch, state_dict):
     The number of classes is the length of the head's bias. ConvertError unless every tensor finds its place.
     """
     row = models.reference(source, arch)
-    if row["head"] not in state_dict:
-        raise ConvertError(f"These are not weights of {source} {arch}: the head's tensor {row['head']!r} is missing.")
-    model = models.for_reference(source, arch, len(state_dict[row["head"]]))
+    tensors = row["prepare"](state_dict) if "prepare" in row else state_dict
+    for key in ("head", "stem"):
+        if row.get(key, next(iter(tensors), None)) not in tensors:
+            raise ConvertError(f"These are not weights of {source} {arch}: the tensor {row[key]!r} is missing.")
+    model = models.for_reference(source, arch, len(tensors[row["head"]]))
     size, frames = row["preprocess"]["size"], row["preprocess"]["frames"]
-    return convert(row["table"], state_dict, models.shapes(model, (1, frames, size, size, 3)))
+    channels = tensors[row["stem"]].shape[1] if "stem" in row else 3
+    example = row.get("input", (frames, size, size, channels))
+    return convert(row["table"], tensors, models.shapes(model, models.batched(example)))
 
 
 def convert(table, tensors, target):
     """{reference name: array} -> variables with the paths, shapes and dtypes of `target` (nested ShapeDtypeStructs).
 
-    `table` is [(regex of the whole reference name, our path or None to drop it, key of TRANSFORMS)].
+    `table` is [(regex of the whole reference name, our path or None to drop it, transform)]; a transform is a key of
+    TRANSFORMS, a triple like its values, or None.
     ConvertError unless every name matches exactly one rule, every leaf is filled exactly once and shapes agree.
     """
     leaves = traverse_util.flatten_dict(target, sep="/")
@@ -124,7 +129,7 @@ def _fit(tensor, transform, leaf):
     if not jnp.issubdtype(tensor.dtype, jnp.floating):
         return None, f"is {tensor.dtype}, not floating point"
     if transform is not None:
-        rank, forward, _ = TRANSFORMS[transform]
+        rank, forward, _ = TRANSFORMS[transform] if isinstance(transform, str) else transform
         if tensor.ndim != rank:
             return None, f"has {tensor.ndim} axes, needs {rank}"
         tensor = forward(tensor)

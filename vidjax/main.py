@@ -92,15 +92,18 @@ def models(argv):
     """List the architectures with their parameters and multiply-adds (GMAC) per view.
 
     vidjax models
+    vidjax models i3d c3d
     """
-    parse(models, argv)
+    _, wanted = parse(models, argv)
     from vidjax import models as owner
 
-    row = "{:<11} {:<18} {:>6} {:>5} {:>12} {:>10}  {}".format
+    row = "{:<18} {:<24} {:>6} {:>5} {:>12} {:>10}  {}".format
     print(row("model", "variant", "frames", "size", "parameters", "GMAC/view", "paper"))
-    for x in owner.table():
+    for name in wanted:
+        owner.family(name)
+    for x in owner.table(wanted):
         gmac, params = f"{x['gmac']:.3f}", f"{x['params']:,}"
-        print(row(x["name"], x["variant"], x["frames"], x["size"], params, gmac, x["paper"]))
+        print(row(x["name"], x["variant"], x["frames"], x["size"], params, gmac, x["paper"]), flush=True)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import re
 
 import flax.linen as nn
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from vidjax import conv
 
 _lowering = contextvars.ContextVar("lowering", default=None)
+_frozen = contextvars.ContextVar("frozen", default="(?!)")  # matches nothing
 
 
 @contextlib.contextmanager
@@ -22,6 +24,55 @@ def lowering(name):
         yield
     finally:
         _lowering.reset(token)
+
+
+@contextlib.contextmanager
+def frozen_norms(pattern):
+    """Within it, batch norms whose path (`layer1_0/conv1/bn`) fully matches `pattern` use and keep their statistics.
+
+    Partial BN of temporal segment networks (Wang et al., ECCV 2016, section 4.2) freezes all but the first.
+    """
+    token = _frozen.set(pattern)
+    try:
+        yield
+    finally:
+        _frozen.reset(token)
+
+
+def normalise(video, mean, std, order="RGB"):
+    """(video - mean) / std per channel: (B, T, H, W, C) -> same; `order` "BGR" reverses the channels first.
+
+    `mean` and `std` are numbers, or one number per channel in the order that results.
+    """
+    if order not in ("RGB", "BGR"):
+        raise ValueError(f"The field order is 'RGB' or 'BGR', not {order!r}.")
+    video = video if order == "RGB" else video[..., ::-1]
+    mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 1, -1) for v in (mean, std))
+    return (video - mean) / std
+
+
+def local_response_norm(x, size=5, alpha=1e-4, beta=0.75, k=1.0):
+    """Across channels, as Caffe and PyTorch: x / (k + alpha / size * sum of squares of `size` neighbours) ** beta.
+
+    Krizhevsky et al., NIPS 2012, section 3.3, whose alpha is not divided by `size`.
+    """
+    lo = (size - 1) // 2
+    window, pads = (1,) * (x.ndim - 1) + (size,), ((0, 0),) * (x.ndim - 1) + ((lo, size - 1 - lo),)
+    total = jax.lax.reduce_window(jnp.square(x), jnp.zeros((), x.dtype), jax.lax.add, window, (1,) * x.ndim, pads)
+    return x / (k + alpha / size * total) ** beta
+
+
+def ceil_pads(sizes, window, strides, pads=((0, 0),) * 3):
+    """Padding that makes a pool round its output size up, as Caffe does: sizes (T, H, W) -> ((lo, hi),) * 3.
+
+    As there, a last window that would begin beyond the input and its low padding is left out.
+    """
+    found = []
+    for n, k, s, (lo, hi) in zip(sizes, window, strides, pads, strict=True):
+        out = -(-(n + lo + hi - k) // s) + 1
+        out -= (out - 1) * s >= n + lo
+        found.append((lo, max(hi, (out - 1) * s + k - n - lo)))
+    return tuple(found)
 
 
 def conv3d(x, kernel, strides=(1, 1, 1), padding="SAME", groups=1):
@@ -55,14 +106,16 @@ class Conv3D(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         x = conv3d(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding, self.groups)
         if self.use_bias:
-            x = x + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            x = x + jnp.broadcast_to(bias.astype(self.dtype), (1,) * (x.ndim - 1) + bias.shape)
         return x
 
 
 class BatchNorm(nn.Module):
     """Batch normalisation over every axis but the last, statistics in float32 and over the global batch.
 
-    Params `scale`, `bias` (C,); stats `mean`, `var` (C,). As in PyTorch the running variance is the unbiased one.
+    Params `scale` (unless `use_scale` is off), `bias` (C,); stats `mean`, `var` (C,). As in PyTorch the running
+    variance is the unbiased one.
     """
 
     use_running_average: bool | None = None
@@ -70,12 +123,14 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
     dtype: str = "float32"
     scale_init: nn.initializers.Initializer = nn.initializers.ones
+    use_scale: bool = True
 
     @nn.compact
     def __call__(self, x, use_running_average=None):
         use_running_average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
+        use_running_average |= bool(re.fullmatch(_frozen.get(), "/".join(self.path)))
         shape = x.shape[-1:]
-        scale = self.param("scale", self.scale_init, shape)
+        scale = self.param("scale", self.scale_init, shape) if self.use_scale else 1.0
         bias = self.param("bias", nn.initializers.zeros, shape)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)

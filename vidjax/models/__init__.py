@@ -52,24 +52,40 @@ def references():
 
 
 def reference(source, arch):
-    """Row {model, variant, table, head, preprocess} of the net that `source` calls `arch`."""
+    """Row {model, variant, table, head, preprocess, ...} of the net that `source` calls `arch`.
+
+    A row has besides, where they are needed: `fields` of the Model that the variant leaves open, `input` (T, H, W, C)
+    where it is not RGB of the preprocessing's size, `stem`, a tensor whose second axis is the number of channels, and
+    `prepare`, a function of the reference's tensors that gives those which the table names.
+    Underscores, case and repeated words do not matter: "piergiaj_i3d", "rgb" is "piergiaj", "i3d_rgb".
+    """
     rows = references()
-    if (source, arch) not in rows:
+    if (source, arch) in rows:
+        return rows[source, arch]
+    wanted = (_words(source, arch), _words(arch))
+    found = [key for key in rows if _words(*key) in wanted]
+    if len(found) != 1:
         known = [" ".join(key) for key in rows]
         raise ValueError(f"No converter knows {arch!r} of {source!r}{_nearest(f'{source} {arch}', known)}.")
-    return rows[source, arch]
+    return rows[found[0]]
+
+
+def _words(*names):
+    """The words of names, each once."""
+    return frozenset("_".join(names).lower().replace("-", "_").split("_"))
 
 
 def for_reference(source, arch, num_classes):
     """The Model whose variables `convert.from_reference(source, arch, ...)` returns."""
     row = reference(source, arch)
-    return build({"name": row["model"], "variant": row["variant"]}, num_classes=num_classes)
+    fields = {"name": row["model"], "variant": row["variant"]} | row.get("fields", {})
+    return build(fields, num_classes=num_classes)
 
 
 def shapes(model, example):
     """Nested ShapeDtypeStructs of the variables of `model` on its input; computes nothing.
 
-    `example` is the shape of a video (B, T, H, W, C), or a ShapeDtypeStruct or tree of them for other inputs.
+    `example` is the shape of a video (B, T, H, W, C), a dict of such shapes, or a tree of ShapeDtypeStructs.
     """
     return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), _input(example))
 
@@ -91,21 +107,32 @@ def macs(model, example):
 
 
 def _input(example):
-    return jax.ShapeDtypeStruct(example, jnp.float32) if isinstance(example, tuple) else example
+    leaf = lambda x: jax.ShapeDtypeStruct(x, jnp.float32) if isinstance(x, tuple) else x  # noqa: E731
+    return jax.tree.map(leaf, example, is_leaf=lambda x: isinstance(x, tuple))
 
 
-def table():
-    """Rows {name, variant, frames, size, params, gmac, paper} of `vidjax models`, counted on each native input."""
-    rows = []
-    for name in names():
+def batched(shape, batch=1):
+    """The shape of a batch of inputs: (T, H, W, C) -> (B, T, H, W, C), of each where several are given by name."""
+    return {key: batched(s, batch) for key, s in shape.items()} if isinstance(shape, dict) else (batch, *shape)
+
+
+def table(only=()):
+    """Yields rows {name, variant, frames, size, params, gmac, paper} of `vidjax models`, counted on native inputs.
+
+    `only` names the families wanted; by default all.
+    """
+    for name in only or names():
         module = family(name)
         for variant, row in module.SIZES.items():
             head = {"num_classes": row["classes"]} if "classes" in row else {}  # a net of flow has none
-            model, shape = build({"name": name, "variant": variant}, **head), (1, *row["input"])
-            gmac = macs(model, shape) / 1e9
-            rows.append({"name": name, "variant": variant, "frames": shape[1], "size": shape[2]})
-            rows[-1] |= {"params": parameters(model, shape), "gmac": gmac, "paper": row["paper"]}
-    return rows
+            model, shape = build({"name": name, "variant": variant}, **head), batched(row["input"])
+            first = next(iter(shape.values())) if isinstance(shape, dict) else shape
+            found = {"name": name, "variant": variant, "frames": first[1], "size": first[2]}
+            yield found | {
+                "params": parameters(model, shape),
+                "gmac": macs(model, shape) / 1e9,
+                "paper": row["paper"],
+            }
 
 
 def _nearest(word, known):

@@ -1,0 +1,33 @@
+"""2-D nets that read a video's frames one by one: what several architectures build on, one family per file.
+
+A file has `VARIANTS` (name of a net -> fields), `Backbone` and, where weights are published, `table(source, path)`:
+conversion rules from names that match the regex `source` to parameters below `path`.
+`Backbone.__call__(x, *, train)`: float (B, T, H, W, C), already normalised -> dict of activations by the layer's name,
+among them `map`, the last feature map (B, T, h, w, D), and `features`, what its classifier sees (B, T, D'). Kernels are
+(1, h, w, C, F), so that any of these nets can be inflated.
+"""
+
+import difflib
+import functools
+import importlib
+import pkgutil
+
+
+@functools.cache
+def names():
+    """{name of a net: the module that has it}."""
+    found = {}
+    for file in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{file.name}")
+        found |= dict.fromkeys(module.VARIANTS, module)
+    return found
+
+
+def build(net, **fields):
+    """The Linen module of a net ("resnet50"), its fields overridden; ValueError names the nearest that exists."""
+    if net not in names():
+        close = difflib.get_close_matches(net, names(), n=1)
+        hint = f"; the nearest is {close[0]!r}" if close else f"; there are {', '.join(sorted(names()))}"
+        raise ValueError(f"There is no backbone {net!r} in vidjax/backbones{hint}.")
+    module = names()[net]
+    return module.Backbone(**(module.VARIANTS[net] | fields))
