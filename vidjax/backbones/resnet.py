@@ -1,0 +1,158 @@
+"""Residual nets of 18 to 152 layers, with the temporal shift of TSM on demand.
+
+Paper: Deep Residual Learning for Image Recognition (He et al., CVPR 2016), table 1; the stride of a bottleneck is on
+its 3x3 convolution as in torchvision ("v1.5"), or with `stride_first` on its first 1x1 as in the Caffe nets of He.
+TSM: Temporal Shift Module for Efficient Video Understanding (Lin et al., ICCV 2019), section 3.
+References: torchvision.models.resnet*; mit-han-lab/temporal-shift-module, whose wrapped convolutions say `.net`.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from vidjax.nn import BatchNorm, Conv3D
+
+VARIANTS = {  # table 1
+    "resnet18": {"block": "basic", "depths": (2, 2, 2, 2)},
+    "resnet34": {"block": "basic", "depths": (3, 4, 6, 3)},
+    "resnet50": {"block": "bottleneck", "depths": (3, 4, 6, 3)},
+    "resnet101": {"block": "bottleneck", "depths": (3, 4, 23, 3)},
+    "resnet152": {"block": "bottleneck", "depths": (3, 8, 36, 3)},
+}
+
+
+class Unit(nn.Module):
+    """k x k convolution of every frame and batch norm: (B, T, H, W, C) -> (B, T, H / s, W / s, features)."""
+
+    features: int
+    kernel: int
+    stride: int
+    conv: functools.partial
+    norm: functools.partial
+
+    @nn.compact
+    def __call__(self, x):
+        k, s, half = self.kernel, self.stride, self.kernel // 2
+        x = self.conv(self.features, (1, k, k), (1, s, s), ((0, 0), (half, half), (half, half)), name="conv")(x)
+        return self.norm(name="bn")(x)
+
+
+class Block(nn.Module):
+    """Residual block: (B, T, H, W, C) -> (B, T, H / s, W / s, features), or 4 * features of a bottleneck.
+
+    `shift` moves 1 / shift of the channels that the residual branch reads a frame each way; 0 moves none.
+    """
+
+    features: int
+    stride: int
+    kind: str
+    stride_first: bool
+    shift: int
+    unit: functools.partial
+
+    @nn.compact
+    def __call__(self, x):
+        n, s, channels = self.features, self.stride, x.shape[-1]
+        y = shifted(x, self.shift) if self.shift else x
+        if self.kind == "basic":
+            y = self.unit(n, 3, s, name="conv1")(y)
+            y = self.unit(n, 3, 1, name="conv2")(nn.relu(y))
+        else:
+            first, second = (s, 1) if self.stride_first else (1, s)
+            y = self.unit(n, 1, first, name="conv1")(y)
+            y = self.unit(n, 3, second, name="conv2")(nn.relu(y))
+            y = self.unit(4 * n, 1, 1, name="conv3")(nn.relu(y))
+        if s != 1 or channels != y.shape[-1]:
+            x = self.unit(y.shape[-1], 1, s, name="downsample")(x)
+        return nn.relu(x + y)
+
+
+class Backbone(nn.Module):
+    """Residual net on every frame: (B, T, H, W, C) -> activations by layer.
+
+    `map` is (B, T, H / 32, W / 32, D) with D = 512 (basic) or 2048, `features` (B, T, D) its mean in float32.
+    `shift` (8 in TSM) shifts the input of every block's residual branch over frames, of every second block where a
+    stage has 23 or more, as TSM's code does; 0 reads every frame alone.
+    """
+
+    block: str
+    depths: tuple
+    widths: tuple = (64, 128, 256, 512)
+    strides: tuple = (1, 2, 2, 2)
+    stem_width: int = 64
+    stride_first: bool = False
+    shift: int = 0
+    dtype: str = "float32"
+    bn_momentum: float = 0.9
+    bn_epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        _check(self)
+        init = nn.initializers.variance_scaling(2, "fan_out", "normal")
+        conv = functools.partial(Conv3D, dtype=self.dtype, kernel_init=init)
+        norm = functools.partial(BatchNorm, not train, self.bn_momentum, self.bn_epsilon, self.dtype)
+        unit = functools.partial(Unit, conv=conv, norm=norm)
+        x = nn.relu(unit(self.stem_width, 7, 2, name="stem")(x))
+        x = nn.max_pool(x, (1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1)))
+        out, every = {"stem": x}, 2 if max(self.depths) >= 23 else 1
+        for i, (depth, width, stride) in enumerate(zip(self.depths, self.widths, self.strides, strict=True), 1):
+            for j in range(depth):
+                shift = 0 if j % every else self.shift
+                block = Block(
+                    width, 1 if j else stride, self.block, self.stride_first, shift, unit, name=f"layer{i}_{j}"
+                )
+                x = block(x)
+            out[f"layer{i}"] = x
+        return out | {"map": x, "features": x.astype(jnp.float32).mean(axis=(2, 3))}
+
+
+def shifted(x, parts):
+    """The first 1 / parts of the channels from the next frame, the second from the last one: (B, T, ...) -> same.
+
+    Beyond the clip are zeros (figure 1 b of TSM).
+    """
+    n = x.shape[-1] // parts
+    zeros = jnp.zeros_like(x[:, :1, ..., :n])
+    after = jnp.concatenate([x[:, 1:, ..., :n], zeros], axis=1)
+    before = jnp.concatenate([zeros, x[:, :-1, ..., n : 2 * n]], axis=1)
+    return jnp.concatenate([after, before, x[..., 2 * n :]], axis=-1)
+
+
+def _check(net):
+    """ValueError unless the fields agree."""
+    stages = [len(f) for f in (net.depths, net.widths, net.strides)]
+    if len(set(stages)) > 1:
+        raise ValueError(f"resnet needs depths, widths and strides of one length (the stages), not {stages}.")
+    if net.block not in ("basic", "bottleneck"):
+        raise ValueError(f"resnet's field block is 'basic' or 'bottleneck', not {net.block!r}.")
+    if net.shift < 0 or net.shift == 1:
+        raise ValueError(f"resnet's field shift is 0 (none) or the part of the channels moved (8), not {net.shift}.")
+
+
+def table(source="", path="backbone"):
+    """Conversion rules from torchvision's names, each after the regex `source`, to parameters below `path`.
+
+    The classifier `fc` is the family's.
+    """
+    block = rf"{source}layer(?P<stage>\d)\.(?P<block>\d+)"
+    ours = rf"{path}/layer\g<stage>_\g<block>"
+    return [
+        (rf"{source}conv1\.weight", f"params/{path}/stem/conv/kernel", "oihw_to_1hwio"),
+        *_norm(rf"{source}bn1", f"{path}/stem/bn"),
+        (rf"{block}\.(?P<unit>conv\d)(\.net)?\.weight", rf"params/{ours}/\g<unit>/conv/kernel", "oihw_to_1hwio"),
+        *_norm(rf"{block}\.bn(?P<number>\d)", rf"{ours}/conv\g<number>/bn"),
+        (rf"{block}\.downsample\.0\.weight", f"params/{ours}/downsample/conv/kernel", "oihw_to_1hwio"),
+        *_norm(rf"{block}\.downsample\.1", f"{ours}/downsample/bn"),
+        (rf"{source}.*\.num_batches_tracked", None, None),
+    ]
+
+
+def _norm(source, path):
+    """Conversion rules of one PyTorch batch norm."""
+    return [
+        (rf"{source}\.weight", f"params/{path}/scale", None),
+        (rf"{source}\.bias", f"params/{path}/bias", None),
+        (rf"{source}\.running_(?P<stat>mean|var)", rf"batch_stats/{path}/\g<stat>", None),
+    ]
