@@ -99,6 +99,7 @@ class Conv3D(nn.Module):
     use_bias: bool = False
     dtype: str = "float32"
     kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x):
@@ -106,7 +107,7 @@ class Conv3D(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         x = conv3d(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding, self.groups)
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            bias = self.param("bias", self.bias_init, (self.features,))
             x = x + jnp.broadcast_to(bias.astype(self.dtype), (1,) * (x.ndim - 1) + bias.shape)
         return x
 
