@@ -32,7 +32,7 @@ def videos(tmp_path_factory):
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_config_builds_and_says_how_to_run_it(file):
-    assert set(config.from_file(str(file))) == KEYS
+    assert KEYS <= set(config.from_file(str(file))) <= KEYS | {"init", "mix"}
     text = ast.get_docstring(ast.parse(file.read_text()))
     assert f"vidjax train --config=configs/{file.name}" in text
     assert "Hardware and cost:" in text
@@ -42,9 +42,11 @@ def test_config_builds_and_says_how_to_run_it(file):
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_smoke_form_trains(file, videos, tmp_path):
     cfg = config.from_file(f"{file}:smoke")
-    for key in ("label_column", "group_column", "eval_groups"):
+    for key in ("label_column", "group_column", "eval_groups", "split", "mixture"):
         if key in cfg.data:
             del cfg.data[key]
+    if "init" in cfg:
+        cfg.init.path = ""  # another run's weights are not here
     cfg.data.update({"source": "folder", "path": str(videos)})
     cfg.mesh.data, cfg.steps, cfg.optim.warmup = 1, 1, 0
     report = train.train(cfg, str(tmp_path))

@@ -47,12 +47,14 @@ ALLOWED = {
     "losses": set(),
     "checkpoint": {"checkpoint"},
     "report": {"progress"},
-    "commandline": {"__version__", "config", "data"},
+    "commandline": {"__version__", "config", "data", "optim", "transfer"},
+    "transfer": {"checkpoint"},
+    "splits": set(),
     "evaluate": {"checkpoint", "config", "data", "inputs", "logs", "models", "report", "sharding"},
     "predict": {"checkpoint", "config", "data", "evaluate", "inputs", "models"},
     "train": {
         *("checkpoint", "config", "data", "evaluate", "inputs", "logs", "losses", "mixing", "models", "optim"),
-        "sharding",
+        *("nn", "sharding", "transfer"),
     },
 }
 

@@ -55,8 +55,8 @@ def test_unknown_command_and_flag_name_the_nearest(capsys, workdir):
 
 
 def test_unknown_config_key_names_the_nearest(capsys, workdir):
-    line = fails(capsys, "train", f"--workdir={workdir}", "--config.optim.learning_rte=1")
-    assert line == "vidjax train: the config has no key 'optim.learning_rte'; the nearest is 'optim.lr'."
+    line = fails(capsys, "train", f"--workdir={workdir}", "--config.optim.lrr=1")
+    assert line == "vidjax train: the config has no key 'optim.lrr'; the nearest is 'optim.lr'."
     assert "'data.batch_size'" in fails(capsys, "eval", f"--workdir={workdir}", "--config.data.batchsize=1")
 
 

@@ -55,7 +55,7 @@ def test_learning_rate_warms_up_and_falls_along_a_cosine():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"name": "lion"}, "config.optim.name 'lion' is unknown; choose sgd or adamw"),
+        ({"name": "lion"}, "config.optim.name 'lion' is unknown; choose sgd, adam, adamw, lars"),
         ({"name": "sgd", "schedule": "step"}, "config.optim.schedule 'step' is unknown"),
         ({"name": "sgd", "warmup": 10}, r"warmup \(10 steps\) must be shorter than config.steps \(10\)"),
     ],
@@ -115,3 +115,87 @@ def test_batch_must_divide_over_the_mesh():
     assert sharding.batch_block(sharding.make_mesh(data=4), 8) == (0, 1)
     with pytest.raises(ValueError, match="a batch of 6 does not divide over the mesh's 4"):
         sharding.batch_block(sharding.make_mesh(data=2, fsdp=2), 6)
+
+
+TWO = {"a": {"kernel": jnp.array([1.0])}, "b": {"kernel": jnp.array([1.0])}, "c": {"kernel": jnp.array([1.0])}}
+
+
+def walk(n, **section):
+    """The parameters `TWO` after each of n steps of gradient 1."""
+    tx, _ = optim.build(n, **{"name": "sgd", "lr": 0.5, "schedule": "constant", "momentum": 0.0} | section)
+    params, state, seen = TWO, tx.init(TWO), []
+    update = jax.jit(tx.update)
+    for _ in range(n):
+        updates, state = update(jax.tree.map(jnp.ones_like, params), state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        seen.append([float(params[name]["kernel"][0]) for name in "abc"])
+    return np.array(seen), state
+
+
+def test_what_is_not_trained_rests_and_has_no_state():
+    seen, state = walk(2, name="adamw", trained="b/.*", weight_decay=0.5)
+    assert (seen[:, [0, 2]] == 1).all()
+    assert (np.diff(seen[:, 1]) < 0).all()
+    moments = [leaf for leaf in jax.tree.leaves(state) if leaf.shape == (1,)]
+    assert len(moments) == 2  # Adam's two, of b alone
+
+
+def test_phases_alternate_then_train_the_head():
+    phases = ((1, "a/.*"), (2, "b/.*"), (1, "a/.*"), (1, "c/.*"))
+    seen, _ = walk(6, phases=phases, momentum=0.5)
+    a = [0.5, 0.5, 0.5, 0.5 - 0.75, -0.25, -0.25]  # momentum 1, then 1.5: it rested in between, undecayed
+    b = [1, 0.5, -0.25, -0.25, -0.25, -0.25]
+    c = [1, 1, 1, 1, 0.5, 0.5 - 0.75]  # the last phase goes on
+    np.testing.assert_allclose(seen, np.array([a, b, c]).T, rtol=1e-6)
+
+
+def test_clipping_counts_what_trains_alone():
+    seen, _ = walk(1, trained="a/.*", clip_norm=0.5)
+    np.testing.assert_allclose(seen, [[0.75, 1, 1]])
+
+
+def test_groups_multiply_the_learning_rate():
+    seen, _ = walk(1, groups=(("a/.*", 0.1), ("[ab]/.*", 2.0)))
+    np.testing.assert_allclose(seen, [[0.95, 0, 0.5]], rtol=1e-6)
+
+
+def test_steps_schedule():
+    rate = optim.learning_rate(1.0, 100, warmup=10, schedule="steps", boundaries=(20, 50), factor=0.1)
+    np.testing.assert_allclose(
+        [rate(s) for s in (5, 10, 19, 20, 49, 50, 99)], [0.5, 1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6
+    )
+
+
+def test_nothing_to_train_is_refused():
+    with pytest.raises(ValueError, match="no parameter's path matches 'd/.*'; there is 'a/kernel'"):
+        walk(1, trained="d/.*")
+
+
+def test_adam_couples_decay_and_lars_scales_by_trust():
+    seen, _ = walk(1, name="adam", momentum=0.9, weight_decay=10.0)
+    np.testing.assert_allclose(seen, [[0.5] * 3], rtol=1e-5)  # the first step has length lr
+    seen, _ = walk(1, name="lars", momentum=0.0)
+    np.testing.assert_allclose(seen, [[1 - 0.5 * 0.001] * 3], rtol=1e-6)  # |w| / |g| is 1
+
+
+def test_every_loss_counts_by_its_weight():
+    rng = np.random.RandomState(0)
+    targets = jax.nn.one_hot(jnp.array([0, 2]), 3)
+    logits, early, steps = (jnp.asarray(rng.randn(*s), jnp.float32) for s in ((2, 3), (2, 3), (2, 4, 3)))
+    mask = jnp.array([[1.0, 1, 0, 0], [1, 1, 1, 1]])
+    out = {
+        "aux_logits/early": early,
+        "aux_logits/steps": steps,
+        "aux_mask/steps": mask,
+        "loss/smooth": jnp.array([1.0, 2]),
+    }
+    ce = losses.softmax_cross_entropy
+    weights = {"main": 0.5, "steps": 2.0, "smooth": 0.1}
+    value, parts = losses.total(logits, out | {"stem": early}, targets, weights=weights, loss=ce)
+    each = np.stack([ce(steps[:, i], targets) for i in range(4)], 1)
+    by_hand = np.array([each[0, :2].mean(), each[1].mean()])
+    expected = 0.5 * ce(logits, targets) + ce(early, targets) + 2 * by_hand + 0.1 * np.array([1, 2])
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert set(parts) == {"main", "early", "steps", "smooth"}
+    with pytest.raises(ValueError, match="config.loss.weights names 'late'"):
+        losses.total(logits, out, targets, weights={"late": 1}, loss=ce)

@@ -84,11 +84,17 @@ def add_config(values, argv, load, needs_workdir):
 
 def complete(cfg):
     """A config with every value that it may leave out, so that each is a flag."""
-    from vidjax import data
+    from vidjax import data, optim, transfer
     from vidjax.data import sources
 
-    section, mix = data.DEFAULTS | sources.DEFAULTS, {"mixup": 0.0, "cutmix": 0.0}
-    return config.complete(cfg, {"data": section, "eval": {"protocol": ""}, "mix": mix})
+    defaults = {
+        "data": data.DEFAULTS | sources.DEFAULTS,
+        "eval": {"protocol": ""},
+        "mix": {"mixup": 0.0, "cutmix": 0.0},
+        "optim": optim.DEFAULTS,
+        "init": transfer.DEFAULTS,
+    }
+    return config.complete(cfg, defaults)
 
 
 def take(argv, name):

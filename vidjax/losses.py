@@ -29,6 +29,28 @@ def sigmoid_cross_entropy(logits, targets, *, label_smoothing=0.0):
     return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, smooth), -1)
 
 
+def total(logits, out, targets, *, weights, loss, **options):
+    """Every loss of a model, each per example (B,): -> their weighted sum, {name: loss}.
+
+    `main` is that of the logits; `NAME` of `out["aux_logits/NAME"]` (B, C) or (B, S, C), the latter's mean over S by
+    `out["aux_mask/NAME"]` (B, S) where that is; and `out["loss/NAME"]` (B,) as it is. `weights` are 1 unless named.
+    """
+    found = {"main": loss(logits, targets, **options)}
+    for key, value in out.items():
+        kind, _, name = key.partition("/")
+        if kind == "loss":
+            found[name] = value
+        elif kind == "aux_logits" and value.ndim == 2:
+            found[name] = loss(value, targets, **options)
+        elif kind == "aux_logits":
+            each = jax.vmap(lambda x: loss(x, targets, **options), 1, 1)(value)
+            share = out.get(f"aux_mask/{name}", jnp.ones(each.shape))
+            found[name] = jnp.sum(each * share, 1) / jnp.maximum(jnp.sum(share, 1), 1)
+    if unknown := sorted(set(weights) - set(found)):
+        raise ValueError(f"config.loss.weights names {unknown[0]!r}, but this model's losses are {', '.join(found)}.")
+    return sum(weights.get(name, 1.0) * value for name, value in found.items()), found
+
+
 def masked_mean(values, mask):
     """Mean of `values` where `mask` is 1, and 0 if nothing is: (B,), (B,) -> ()."""
     return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1)

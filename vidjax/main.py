@@ -27,14 +27,21 @@ def train(argv):
     vidjax train --config=configs/quickstart.py --workdir=runs/quickstart
     vidjax train --workdir=runs/quickstart
     vidjax train --config=configs/quickstart.py --config.data.path=MY_FOLDER --workdir=runs/mine
+    vidjax train --config=CONFIG.py --splits=1,2,3 --workdir=runs/three
 
     The second form continues the first. MY_FOLDER holds a folder of videos per class, or is a CSV file with the
-    columns path,label. SIGTERM or Ctrl-C saves, then exits with code 75; the same command continues.
+    columns path,label. SIGTERM or Ctrl-C saves, then exits with code 75; the same command continues. --splits trains
+    one run per split of the data set, in split_<name>/, and ends with their mean.
     """
     join(argv)
-    values, _ = parse(train, argv, [process_flags], from_run)
+    values, _ = parse(train, argv, [process_flags, splits_flag], from_run)
+    from vidjax import splits
     from vidjax import train as owner
 
+    if values.splits:
+        summary = splits.run(owner.train, values.config, values.workdir, splits.parse(values.splits))
+        print(f"result   {splits.headline(summary)}" if summary else "stopped")
+        return 0 if summary else EXIT_STOPPED
     report = owner.train(values.config, values.workdir)
     if report is None:
         return EXIT_STOPPED
@@ -122,6 +129,11 @@ COMMANDS = {"train": train, "eval": evaluate, "predict": predict, "models": mode
 
 def step_flag(values):
     flags.DEFINE_integer("step", None, "the checkpoint's step; default: the newest", flag_values=values)
+
+
+def splits_flag(values):
+    text = "splits of the data set to run one after another, such as 1,2,3 or 1-10; default: config.data.split alone"
+    flags.DEFINE_string("splits", "", text, flag_values=values)
 
 
 def top_flag(values):

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from vidjax import conv
 
 _lowering = contextvars.ContextVar("lowering", default=None)
-_frozen = contextvars.ContextVar("frozen", default="(?!)")  # matches nothing
+NONE = "(?!)"  # a pattern that matches nothing
+_frozen = contextvars.ContextVar("frozen", default=NONE)
 
 
 @contextlib.contextmanager

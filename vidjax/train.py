@@ -17,7 +17,21 @@ import numpy as np
 import optax
 from jax.experimental import multihost_utils
 
-from vidjax import checkpoint, config, data, evaluate, inputs, logs, losses, mixing, models, optim, sharding
+from vidjax import (
+    checkpoint,
+    config,
+    data,
+    evaluate,
+    inputs,
+    logs,
+    losses,
+    mixing,
+    models,
+    nn,
+    optim,
+    sharding,
+    transfer,
+)
 from vidjax.data.bad import BadVideos
 
 log = logging.getLogger("vidjax")
@@ -45,11 +59,12 @@ def init_state(model, tx, *, seed, example):
     return State(jnp.int32(0), variables, tx.init(variables["params"]))
 
 
-def train_step(state, batch, net=None, *, model, tx, seed, prepare=evaluate.RGB, loss=None, mix=None, tasks=()):
+def train_step(state, batch, net=None, *, model, tx, seed, prepare=evaluate.RGB, loss=None, mix=None, tasks=(), **how):
     """One gradient step: (State, {inputs, label (B,) or (B, C), mask (B,)}) -> (State, metrics).
 
     `prepare` makes the model's input (`net`: see there); `loss` is a function of (logits, targets), by default softmax
-    cross-entropy; `mix` are the arguments of `mixing.mix`; `tasks` is the data set of each class of a mixture.
+    cross-entropy; `mix` are the arguments of `mixing.mix`; `tasks` is the data set of each class of a mixture; `how`
+    are `weights` (see `losses.total`), `frozen_norms` (see `nn`) and `phases` (see `optim`).
     """
     rng = jax.random.fold_in(jax.random.key(seed), state.step)  # a resumed run draws the same numbers
     params = state.variables["params"]
@@ -62,17 +77,24 @@ def train_step(state, batch, net=None, *, model, tx, seed, prepare=evaluate.RGB,
     options = {"allowed": jnp.array(tasks)[None] == batch["task"][:, None]} if tasks else {}
 
     def loss_of(params):
-        (logits, _), updated = model.apply(
-            {"params": params, **rest}, seen, train=True, rngs={"dropout": rng}, mutable=list(rest)
-        )
-        found = (loss or losses.softmax_cross_entropy)(logits, mixed if mix else targets, **options)
-        return losses.masked_mean(found, batch["mask"]), (logits, updated)
+        with nn.frozen_norms(how.get("frozen_norms") or nn.NONE):
+            (logits, out), updated = model.apply(
+                {"params": params, **rest}, seen, train=True, rngs={"dropout": rng}, mutable=list(rest)
+            )
+        kind, weights = loss or losses.softmax_cross_entropy, how.get("weights") or {}
+        found, parts = losses.total(logits, out, mixed if mix else targets, weights=weights, loss=kind, **options)
+        parts = {f"loss_{name}": losses.masked_mean(x, batch["mask"]) for name, x in parts.items() if len(parts) > 1}
+        return losses.masked_mean(found, batch["mask"]), (logits, updated, parts)
 
-    (value, (logits, updated)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+    (value, (logits, updated, parts)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
     updates, opt_state = tx.update(grads, state.opt_state, params)
+    if phases := how.get("phases"):  # what rests keeps its statistics too
+        on = {name: optim.trains(tree, state.step, phases) for name, tree in updated.items()}
+        kept = {name: rest[name] for name in updated}
+        updated = jax.tree.map(lambda keep, new, old: jnp.where(keep, new, old), on, updated, kept)
     variables = {"params": optax.apply_updates(params, updates), **updated}
     logits = jnp.where(options["allowed"], logits, -jnp.inf) if tasks else logits
-    metrics = {
+    metrics = parts | {
         "loss": value,
         "accuracy": losses.masked_mean(losses.correct(logits, targets), batch["mask"]),
         "videos": jnp.sum(batch["mask"]),
@@ -93,15 +115,19 @@ def make_step(cfg, model, tx, mesh, multi_label=False, tasks=()):
     shapes = jax.eval_shape(init)
     places = sharding.shardings(shapes, mesh, sharding.rules(cfg.sharding))
     kind = losses.sigmoid_cross_entropy if multi_label else losses.softmax_cross_entropy
+    how = {key: cfg.optim.get(key) for key in ("frozen_norms", "phases")}
+    options = cfg.loss.to_dict()
+    how["weights"] = options.pop("weights", {})
     step = functools.partial(
         train_step,
         model=model,
         tx=tx,
         seed=cfg.seed,
         prepare=inputs.preparer(section),
-        loss=functools.partial(kind, **cfg.loss),
+        loss=functools.partial(kind, **options),
         mix=cfg.mix.to_dict() if any(cfg.get("mix", {}).values()) else None,
         tasks=tasks,
+        **how,
     )
     batch, whole = jax.sharding.NamedSharding(mesh, sharding.BATCH), sharding.replicated(mesh)
     step = jax.jit(step, in_shardings=(places, batch, whole), out_shardings=(places, whole), donate_argnums=0)
@@ -157,6 +183,10 @@ def prepare(cfg, workdir):
             log.info("config changed since that step: %s", change)
     else:
         start, state = 0, init()
+        if cfg.get("init", {}).get("path"):
+            variables, report = transfer.load(cfg.init, state.variables)
+            state = state.replace(variables=variables)
+            log.info("%s", "\n".join(report))
     if process == 0:
         config.save(cfg, workdir)
         log.info("%s", logs.overview(abstract.variables["params"]))

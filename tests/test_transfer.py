@@ -1,0 +1,88 @@
+"""Starting from other weights: what is taken, made to fit or left fresh, and the refusal of anything else."""
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from flax import traverse_util
+
+from vidjax import checkpoint, transfer
+
+
+def tree(**leaves):
+    return traverse_util.unflatten_dict({tuple(k.split("__")): np.asarray(v, np.float32) for k, v in leaves.items()})
+
+
+def draw(*shape):
+    return np.random.RandomState(len(shape) + sum(shape)).rand(*shape).astype(np.float32)
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(variables):
+        checkpoints = checkpoint.Checkpoints(tmp_path)
+        checkpoints.save(3, variables, {"step": np.int32(3)}, {"config": {}}, wait=True)
+        checkpoints.close()
+        return str(tmp_path)
+
+    return write
+
+
+def test_takes_what_fits_and_says_so(save):
+    theirs = tree(
+        params__conv__kernel=draw(1, 3, 3, 3, 4), params__head__kernel=draw(4, 9), batch_stats__bn__mean=draw(4)
+    )
+    ours = jax.tree.map(np.zeros_like, theirs) | {}
+    ours["params"]["head"]["kernel"] = np.ones((4, 5), np.float32)
+    variables, lines = transfer.load({"path": save(theirs), "skip": "params/head/.*"}, ours)
+    np.testing.assert_array_equal(variables["params"]["conv"]["kernel"], theirs["params"]["conv"]["kernel"])
+    np.testing.assert_array_equal(variables["batch_stats"]["bn"]["mean"], theirs["batch_stats"]["bn"]["mean"])
+    np.testing.assert_array_equal(variables["params"]["head"]["kernel"], np.ones((4, 5)))
+    assert lines[0].endswith("step 3: 2 taken, 1 fresh")
+    assert any("params/head/kernel (4, 5)" in line for line in lines[1:])
+
+
+def test_inflates_averages_and_renames(save):
+    kernel = draw(1, 3, 3, 3, 4)
+    ours = tree(params__stem__kernel=np.zeros((5, 3, 3, 10, 4)))
+    section = {"path": save(tree(params__conv1__kernel=kernel)), "inflate": True, "channels": True}
+    section["rename"] = ((r"params/conv1/(.*)", r"params/stem/\1"),)
+    variables, lines = transfer.load(section, ours)
+    expected = np.broadcast_to(kernel.mean(3, keepdims=True) / 5, (5, 3, 3, 10, 4))
+    np.testing.assert_allclose(variables["params"]["stem"]["kernel"], expected, rtol=1e-6)
+    assert "inflated to 5 frames and averaged to 10 channels" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("ours", "message"),
+    [
+        ({"params__conv__kernel": np.zeros((2, 3))}, r"params/conv/kernel is \(2, 4\) there and \(2, 3\) here"),
+        ({"params__conv__kernel": np.zeros((2, 4)), "params__bn__scale": np.zeros(4)}, "params/bn/scale is not in it"),
+        ({}, "params/conv/kernel is only in it"),
+    ],
+)
+def test_refuses_what_does_not_fit(save, ours, message):
+    path = save(tree(params__conv__kernel=draw(2, 4)))
+    with pytest.raises(transfer.TransferError, match=message):
+        transfer.load({"path": path}, tree(**ours))
+
+
+def test_unknown_key():
+    with pytest.raises(ValueError, match="config.init has no key 'skipp'"):
+        transfer.options({"skipp": ""})
+
+
+def test_a_run_starts_from_another(tmp_path):
+    from vidjax import train
+
+    videos = tiny.render(tmp_path / "videos")
+    cfg = tiny.make_config(videos, steps=1, checkpoint_every=1, optim__warmup=0)
+    train.train(cfg, str(tmp_path / "first"))
+    first, _, _ = checkpoint.load_variables(tmp_path / "first")
+    cfg.init = {"path": str(tmp_path / "first"), "skip": "params/head/.*"}
+    cfg.optim.lr, cfg.optim.trained = 0.1, "head/.*"
+    train.train(cfg, str(tmp_path / "second"))
+    second, _, _ = checkpoint.load_variables(tmp_path / "second")
+    same = jax.tree.map(np.array_equal, first["params"], second["params"])
+    assert all(all(jax.tree.leaves(value)) for name, value in same.items() if name != "head")
+    assert not any(jax.tree.leaves(same["head"]))

@@ -1,0 +1,78 @@
+"""One recipe over several splits of a data set: a run for each, then the mean over them and over all their videos."""
+
+import json
+import logging
+import os
+
+import numpy as np
+
+log = logging.getLogger("vidjax")
+
+
+def parse(text):
+    """The splits of `1,2,3` or `1-10`: -> ["1", "2", ...]; ValueError for what is neither."""
+    names = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if dash and first.isdecimal() and last.isdecimal() and int(first) <= int(last):
+            names += map(str, range(int(first), int(last) + 1))
+        elif part and not dash:
+            names.append(part)
+        else:
+            raise ValueError(f"--splits is a list such as 1,2,3 or 1-10, not {text!r}.")
+    return names
+
+
+def run(function, cfg, workdir, names):
+    """Calls `function(cfg, workdir)` -> report for each split in `split_<name>/` of a workdir; -> their summary.
+
+    A split whose report is already there is not done again. Returns None if one was stopped before its end. Writes
+    `splits.json`: {config, top1, spread (standard deviation), pooled, videos, splits: {name: {top1, videos}}}.
+    """
+    found = {}
+    for name in names:
+        folder = os.path.join(workdir, f"split_{name}")
+        done = os.path.join(folder, "split.json")
+        if os.path.exists(done):
+            with open(done, encoding="utf-8") as file:
+                found[name] = json.load(file)
+            continue
+        own = cfg.copy_and_resolve_references()
+        own.data.split = name
+        report = function(own, folder)
+        if report is None:
+            return None
+        found[name] = {"top1": float(report["top1"]), "videos": report["data"]["videos"]}
+        write(done, found[name])
+        log.info("split %s: top-1 %.1f %% of %d videos", name, 100 * found[name]["top1"], found[name]["videos"])
+    summary = summarise(found) | {"config": cfg.to_dict(), "splits": found}
+    write(os.path.join(workdir, "splits.json"), summary)
+    return summary
+
+
+def summarise(found):
+    """{split: {top1, videos}} -> {top1: mean of the splits, spread: their standard deviation, pooled, videos}."""
+    top1, videos = (np.array([row[key] for row in found.values()]) for key in ("top1", "videos"))
+    return {
+        "top1": float(top1.mean()),
+        "spread": float(top1.std(ddof=1)) if len(top1) > 1 else 0.0,
+        "pooled": float((top1 * videos).sum() / videos.sum()),
+        "videos": int(videos.sum()),
+    }
+
+
+def headline(summary):
+    """A summary in one line."""
+    n = len(summary["splits"])
+    return (
+        f"top-1 {summary['top1']:.1%} (mean of {n} splits, standard deviation {summary['spread']:.1%}), "
+        f"{summary['pooled']:.1%} of all {summary['videos']} held-out videos"
+    )
+
+
+def write(path, value):
+    """Writes JSON, whole or not at all."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path + ".tmp", "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1)
+    os.replace(path + ".tmp", path)

@@ -1,0 +1,92 @@
+"""Starting a run from another's weights: by path, renamed, inflated or left fresh, and never mismatched in silence."""
+
+import re
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from vidjax import checkpoint
+
+DEFAULTS = {"path": "", "step": -1, "skip": "", "rename": (), "inflate": False, "channels": False}
+
+
+class TransferError(ValueError):
+    """Weights that do not fit the model; the message lists what does not, and which key would allow it."""
+
+
+def options(section):
+    """An `init` section with its defaults; ValueError names an unknown key."""
+    for key in section:
+        if key not in DEFAULTS:
+            raise ValueError(f"config.init has no key {key!r}; there are {', '.join(DEFAULTS)}.")
+    return DEFAULTS | dict(section)
+
+
+def load(section, variables):
+    """`variables` with what `section["path"]`, a run or a converted checkpoint, has for them; and a report in lines.
+
+    Leaves whose path (params/head/kernel) `skip` fully matches keep their values, on either side; `rename` are (regex,
+    replacement) of the other's paths, the first that matches the whole path. `inflate` repeats 2-D kernels along time
+    and divides by its length (Carreira & Zisserman 2017); `channels` averages an RGB kernel over its input channels
+    and gives that to each of the new ones (Wang et al. 2016). Raises TransferError unless all else fits exactly.
+    """
+    section = options(section)
+    found, meta, step = checkpoint.load_variables(
+        section["path"], step=section["step"] if section["step"] >= 0 else None
+    )
+    ours, theirs = (traverse_util.flatten_dict(tree, sep="/") for tree in (variables, found))
+    theirs = {renamed(path, section["rename"]): value for path, value in theirs.items()}
+    merged, kinds, problems = dict(ours), {}, []
+    for path, leaf in ours.items():
+        if re.fullmatch(section["skip"] or "(?!)", path):
+            kinds[path] = "fresh"
+        elif path not in theirs:
+            problems.append(f"{path} is not in it")
+        else:
+            value, kinds[path] = fit(np.asarray(theirs[path]), leaf.shape, section)
+            if value is None:
+                problems.append(f"{path} is {theirs[path].shape} there and {leaf.shape} here")
+            else:
+                merged[path] = jax.device_put(value.astype(leaf.dtype), getattr(leaf, "sharding", None))
+    left = [path for path in theirs if path not in ours and not re.fullmatch(section["skip"] or "(?!)", path)]
+    problems += [f"{path} is only in it" for path in left]
+    if problems:
+        more = f", and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise TransferError(
+            f"The weights in {section['path']} do not fit the model: {'; '.join(problems[:8])}{more}. Name what may "
+            f"differ in config.init.skip (a regex of paths), or use config.init.rename, inflate or channels."
+        )
+    return traverse_util.unflatten_dict(merged, sep="/"), report(section["path"], step, ours, kinds)
+
+
+def renamed(path, rules):
+    """The path as the first matching (regex, replacement) has it."""
+    for pattern, replacement in rules:
+        if match := re.fullmatch(pattern, path):
+            return match.expand(replacement)
+    return path
+
+
+def fit(value, shape, section):
+    """(the value in `shape`, how it was made) or (None, ''): the same, inflated in time, or averaged over channels."""
+    if value.shape == shape:
+        return value, "taken"
+    if value.ndim == len(shape) == 5:
+        how = []
+        (t, *_, c, _), made = value.shape, value
+        if section["inflate"] and t == 1 < shape[0]:
+            made, how = np.repeat(made, shape[0], 0) / shape[0], [*how, f"inflated to {shape[0]} frames"]
+        if section["channels"] and c != shape[3] and c == 3:
+            made = np.repeat(made.mean(3, keepdims=True), shape[3], 3)
+            how.append(f"averaged to {shape[3]} channels")
+        if made.shape == shape:
+            return made, " and ".join(how)
+    return None, ""
+
+
+def report(path, step, ours, kinds):
+    """What happened, counted by kind; what is not simply taken by name and shape."""
+    counts = {kind: sum(k == kind for k in kinds.values()) for kind in dict.fromkeys(kinds.values())}
+    lines = [f"weights of {path}, step {step}: " + ", ".join(f"{n} {kind}" for kind, n in counts.items())]
+    return lines + [f"  {kind:<10} {name} {ours[name].shape}" for name, kind in kinds.items() if kind != "taken"]
