@@ -197,6 +197,15 @@ def test_every_sampler_and_rule_takes_frames_of_the_video():
                     np.testing.assert_array_equal(indices, again, str(case))
 
 
+def test_part_starts():
+    assert clips.part_starts(107, 20).tolist() == [*range(0, 100, 5)]  # step 107 // 20; the last 7 frames are not seen
+    assert clips.part_starts(40, 20).tolist() == [*range(0, 40, 2)]
+    assert clips.part_starts(39, 20).tolist() == [*range(20)]
+    assert clips.part_starts(3, 5).tolist() == [0, 1, 2, 2, 2]
+    assert clips.evaluation("part_starts", 9, 4, 1, 2).tolist() == [[0, 2, 4, 6]] * 2
+    assert clips.train("part_starts", 9, 4, 1, rng()).tolist() == [0, 2, 4, 6]
+
+
 def test_random_frames_are_distinct_and_in_order():
     draw = rng()
     for _ in range(200):

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -177,6 +178,28 @@ def test_evaluate(options, scale):
     three = transforms.evaluate(video, **options, crops=3)
     np.testing.assert_array_equal(one, transforms.center_crop(resized, options["size"])[None])
     np.testing.assert_array_equal(three, transforms.three_crops(resized, options["size"]))
+
+
+def test_evaluate_squeezes_the_whole_picture():
+    video = noise()  # 40 x 60
+    options = {"size": 16, "resize": 20, "fit": "squeeze"}
+    (view,) = transforms.evaluate(video, **options)
+    np.testing.assert_array_equal(
+        view, np.stack([cv2.resize(x, (16, 16), interpolation=cv2.INTER_AREA) for x in video])
+    )
+    (view,) = transforms.evaluate(video, **options | {"fit": "squeeze_linear"})
+    np.testing.assert_array_equal(view, np.stack([cv2.resize(x, (16, 16)) for x in video]))
+    views = transforms.evaluate(video, **options, crops=3)
+    np.testing.assert_array_equal(views, np.stack([transforms.evaluate(video, **options)[0]] * 3))
+    flow = np.zeros((2, 40, 60, 2), np.float32) + np.float32([3, 5])
+    (view,) = transforms.evaluate(flow, **options, kind="flow")
+    np.testing.assert_allclose(view[0, 8, 8], [3 * 16 / 60, 5 * 16 / 40], rtol=1e-6)  # vectors shrink as the picture
+
+
+def test_augment_takes_the_whole_picture():
+    video, options = noise(), {"size": 24, "crop": "whole", "flip": 0.0}
+    out, _ = transforms.augment(video, 0, rng(), **options)
+    np.testing.assert_array_equal(out, transforms.evaluate(video, size=24, fit="squeeze")[0])
 
 
 def same_as_before(video, rng, size, color):

@@ -67,6 +67,15 @@ def evenly_stepped(num_frames, size, length=1):
     return step * np.arange(size, dtype=np.int64)
 
 
+def part_starts(num_frames, size):
+    """The first frames of `size` parts of max(n // size, 1) frames each, the last repeated where they end: -> (size,).
+
+    The rule of many small Keras nets; frames past the last whole part are never seen.
+    """
+    _check(num_frames=num_frames, size=size)
+    return np.minimum(max(num_frames // size, 1) * np.arange(size, dtype=np.int64), num_frames - 1)
+
+
 def random_frames(num_frames, size, rng):
     """Frames drawn without repetition, in order; in a shorter video all frames equally often: -> (size,)."""
     _check(num_frames=num_frames, size=size)
@@ -243,6 +252,7 @@ RULES = {  # the clips of a test: f(num_frames, size, stride, clips, or the hop 
     "ssv2_segments": lambda n, size, _, clips: _same(ssv2_segments(n, size), clips),
     "evenly_spaced": lambda n, size, _, clips: _same(evenly_spaced(n, size), clips),
     "evenly_stepped": lambda n, size, _, clips: _same(evenly_stepped(n, size), clips),
+    "part_starts": lambda n, size, _, clips: _same(part_starts(n, size), clips),
     "full": lambda n, size, stride, clips: _same(full(n, stride, size), clips),
     "windows": windows,
     "windows_drop": lambda n, size, stride, hop: windows(n, size, stride, hop, tail="drop"),
@@ -254,6 +264,7 @@ SAMPLERS = {  # a config's name: (f(num_frames, size, stride, rng) -> (size,), i
     "segments": (lambda n, size, _, rng: segments(n, size, rng), "segments"),
     "evenly_spaced": (lambda n, size, _, rng: evenly_spaced(n, size), "evenly_spaced"),
     "evenly_stepped": (lambda n, size, _, rng: evenly_stepped(n, size), "evenly_stepped"),
+    "part_starts": (lambda n, size, _, rng: part_starts(n, size), "part_starts"),
     "random_frames": (lambda n, size, _, rng: random_frames(n, size, rng), "evenly_spaced"),
     "full": (lambda n, size, stride, rng: full(n, stride, size), "full"),
     "tsm_segments": (lambda n, size, _, rng: tsm_segments(n, size, rng), "tsm_segments"),

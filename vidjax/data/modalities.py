@@ -26,7 +26,8 @@ SUBTRACT = {"mean": stacking.subtract_mean, "median": stacking.subtract_median, 
 KIND = {"rgb": "rgb", "flow_frames": "rgb", "difference_frames": "rgb", "i420": "i420", "flow": "flow"}
 COLOURS = ("color", "hue", "grey", "lighting", "randaugment", "erase")  # of `augment`: of pixels, drawn after geometry
 OWN = ("rgb", "flow", "difference", "audio", "text")
-SETTINGS = ("modalities", "pixels", "flow", "audio", "text", "streams")  # what of a config's section decides its input
+# what of a config's section decides its input
+SETTINGS = ("modalities", "pixels", "fit", "flow", "audio", "text", "streams")
 
 
 def check(cfg):
@@ -40,6 +41,7 @@ def check(cfg):
         raise ValueError(f"data.modalities is empty; choose of {', '.join(known)}")
     for name, value, choices in (
         ("pixels", cfg["pixels"], ("rgb", "yuv420")),
+        ("fit", cfg["fit"], transforms.FITS),
         ("flow.source", options["source"], FLOW_SOURCES),
         ("flow.form", options["form"], STACKS),
         ("flow.subtract", options["subtract"], ("none", *SUBTRACT)),

@@ -47,7 +47,8 @@ def draw(
 
     `crop`: random_resized (share of the area in `scale`, width / height in `ratio`), multi_scale (TSN's sides and
     places), scale_jitter (a square of a source whose shorter side is drawn from `short_sides`), random or center (a
-    square of `size` pixels, unscaled). No draw fails: what a small source lacks is cut smaller and scaled up.
+    square of `size` pixels, unscaled), whole (the picture squeezed to a square). No draw fails: what a small source
+    lacks is cut smaller and scaled up.
     """
     if crop == "random_resized":
         rectangle = _random_resized(rng, height, width, scale, ratio)
@@ -61,8 +62,10 @@ def draw(
     elif crop == "center":
         side = min(size, height, width)
         rectangle = (height - side) // 2, (width - side) // 2, side, side
+    elif crop == "whole":
+        rectangle = 0, 0, height, width
     else:
-        raise ValueError(f"crop is random_resized, multi_scale, scale_jitter, random or center, not {crop!r}")
+        raise ValueError(f"crop is random_resized, multi_scale, scale_jitter, random, center or whole, not {crop!r}")
     flipped = bool(rng.random() < flip)
     return Crop(*rectangle, size, flipped, float(rng.uniform(-rotate, rotate)) if rotate else 0.0)
 
@@ -228,14 +231,15 @@ def cut_i420(frames, crop):
     return joined(cut(luma, crop), *(cut(plane, half) for plane in chroma))
 
 
-def resize_flow(flow, height, width):
+def resize_flow(flow, height, width, linear=False):
     """Scales a field and its vectors: (T, H, W, 2L) -> (T, height, width, 2L), float or quantised uint8."""
     _, h, w, _ = flow.shape
-    return turned(resize(flow, height, width), np.diag([width / w, height / h]))
+    return turned(resize(flow, height, width, linear), np.diag([width / w, height / h]))
 
 
-def resize_i420(frames, height, width):
+def resize_i420(frames, height, width, linear=False):
     """Scales I420 frames to the nearest even size: (T, H * 3 / 2, W) -> (T, height * 3 / 2, width)."""
     height, width = (max(2, 2 * round(side / 2)) for side in (height, width))
     luma, *chroma = planes(frames)
-    return joined(resize(luma, height, width), *(resize(plane, height // 2, width // 2) for plane in chroma))
+    half = (height // 2, width // 2, linear)
+    return joined(resize(luma, height, width, linear), *(resize(plane, *half) for plane in chroma))

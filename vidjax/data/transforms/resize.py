@@ -6,12 +6,15 @@ import numpy as np
 cv2.setNumThreads(0)  # the pipeline reads in parallel; OpenCV's own threads would fight it
 
 
-def resize(video, height, width):
-    """(T, H, W, C) -> (T, height, width, C): bilinear, averaging areas where it shrinks more than twice."""
+def resize(video, height, width, linear=False):
+    """(T, H, W, C) -> (T, height, width, C): bilinear, averaging areas where it shrinks more than twice.
+
+    `linear` never averages: between the two nearest pixels each way, as OpenCV's resize by default.
+    """
     t, h, w, c = video.shape
     if (h, w) == (height, width):
         return video
-    method = cv2.INTER_AREA if h > 2 * height or w > 2 * width else cv2.INTER_LINEAR
+    method = cv2.INTER_AREA if (h > 2 * height or w > 2 * width) and not linear else cv2.INTER_LINEAR
     out = np.empty((t, height, width, c), video.dtype)
     for source, target in zip(video, out, strict=True):
         cv2.resize(source, (width, height), dst=target, interpolation=method)
