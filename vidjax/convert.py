@@ -77,9 +77,10 @@ def convert(table, tensors, target):
 
 
 def load_tensors(path):
-    """{name: array} of a .npz, .safetensors, .pt or .pth file; no code stored in it is ever executed."""
+    """{name: array} of a .npz, .safetensors, .pt, .pth or Keras .h5 file; no code stored in it is ever executed."""
     path = pathlib.Path(path)
     readers = {".npz": _load_npz, ".safetensors": _load_safetensors, ".pt": _load_torch, ".pth": _load_torch}
+    readers |= {".h5": _load_keras, ".hdf5": _load_keras}
     if path.suffix not in readers:
         raise ConvertError(f"{path} is none of {', '.join(readers)}; save the weights in one of these formats.")
     if not path.is_file():
@@ -122,6 +123,31 @@ def _load_torch(path):
         raise ConvertError(f"{path} is not a state dict (names to tensors); save model.state_dict() alone.")
     floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
     return {name.removeprefix("module."): t.numpy() for name, t in floats.items()}
+
+
+def _load_keras(path):
+    """Weights of a Keras model as LAYER/WEIGHT in the order of its layers; its config and optimizer are left alone."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise ConvertError(f"Reading {path} needs h5py: pip install h5py, or save the weights as .npz.") from error
+    found = {}
+
+    def visit(name, item):  # follows no link out of the file
+        if isinstance(item, h5py.Dataset):
+            if item.external or item.is_virtual:
+                raise ConvertError(f"{path} keeps {name} in another file; save it whole.")
+            layer, _, weight = name.partition("/")
+            found.setdefault(layer, {})[weight.removeprefix(f"{layer}/").removesuffix(":0")] = item[()]
+
+    try:
+        with h5py.File(path, "r") as file:
+            weights = file.get("model_weights", file)
+            weights.visititems(visit)
+            layers = [name.decode() if isinstance(name, bytes) else name for name in weights.attrs["layer_names"]]
+    except (OSError, KeyError) as error:
+        raise ConvertError(f"{path} is not a Keras model's weights or is damaged: it lists no layers.") from error
+    return {f"{layer}/{weight}": x for layer in layers for weight, x in found.get(layer, {}).items()}
 
 
 def _fit(tensor, transform, leaf):
