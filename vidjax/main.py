@@ -95,6 +95,28 @@ def predict(argv):
     return 1 if failed else 0
 
 
+def convert(argv):
+    """Turn a checkpoint of another library into a run that `vidjax predict` and `vidjax eval` take.
+
+    vidjax convert --from=keras_lrcn:hac_convlstm31 hac_convlstm31.h5 --to=runs/ucf50
+    vidjax convert --from=torchvision:r3d_18 r3d_18.pth --to=runs/r3d --classes=kinetics400.txt
+
+    Reads .npz, .safetensors, .pt, .pth and Keras .h5, and runs no code from them. The preprocessing that the weights
+    expect travels along; class names come from FILE, one on a line, or from where the weights are known.
+    """
+    values, paths = parse(convert, argv, [convert_flags])
+    if len(paths) != 1 or not values.to:
+        raise UsageError("give one file of weights and a folder: vidjax convert --from=SOURCE:ARCH FILE --to=DIR.")
+    from vidjax import converted as owner
+
+    source, arch = owner.reference_of(values["from"].value)
+    meta = owner.write(source, arch, paths[0], values.to, values.classes)
+    model, count = meta["config"]["model"], len(meta["class_names"])
+    print(f"model    {model['name']} {model['variant']} of {count} classes, in {values.to}")
+    print(f"try      vidjax predict MY_VIDEO.mp4 --workdir={shlex.quote(values.to)}")
+    return 0
+
+
 def models(argv):
     """List the architectures with their parameters and multiply-adds (GMAC) per view.
 
@@ -124,7 +146,14 @@ def data(argv):
     return choose("vidjax data", data_main.COMMANDS, argv)
 
 
-COMMANDS = {"train": train, "eval": evaluate, "predict": predict, "models": models, "data": data}
+COMMANDS = {
+    "train": train,
+    "eval": evaluate,
+    "predict": predict,
+    "convert": convert,
+    "models": models,
+    "data": data,
+}
 
 
 def step_flag(values):
@@ -138,6 +167,12 @@ def splits_flag(values):
 
 def top_flag(values):
     flags.DEFINE_integer("top", 5, "how many classes to print; default 5", lower_bound=1, flag_values=values)
+
+
+def convert_flags(values):
+    flags.DEFINE_string("from", None, "the weights' source and net, SOURCE:ARCH", flag_values=values)
+    flags.DEFINE_string("to", None, "the new run's folder", flag_values=values)
+    flags.DEFINE_string("classes", None, "a file of class names, one on a line, or JSON", flag_values=values)
 
 
 def process_flags(values):
