@@ -1,0 +1,146 @@
+"""A foreign checkpoint as a run: `vidjax predict` and `vidjax eval` take what `write` makes like a run of their own."""
+
+import json
+import pathlib
+import types
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vidjax import checkpoint, config, convert, evaluate, models
+
+LABELS = pathlib.Path(__file__).parent / "data" / "labels"
+SAMPLERS = {1: "segments"}  # by the frames a net sees; a net of more sees a clip of consecutive ones
+
+
+def write(source, arch, file, workdir, classes=None):
+    """Writes the net that `source` calls `arch`, its weights in `file`, as step 0 of a new `workdir`; -> its meta.
+
+    `classes` is a file of class names: one on a line, or JSON. Without it they are taken from a JSON file beside
+    `file` of the same name, or from the reference. The preprocessing that the weights expect travels along.
+    ConvertError, in one sentence, for weights, names or a workdir that do not fit.
+    """
+    row = models.reference(source, arch)
+    folder = pathlib.Path(workdir)
+    if checkpoint.Checkpoints(folder, write=False).steps():
+        raise convert.ConvertError(f"{folder} already holds a run; give another folder with --to=DIR.")
+    tensors = convert.load_tensors(file)
+    variables = convert.from_reference(source, arch, tensors)
+    count = outputs(row, tensors)
+    names = class_names(row, arch, file, count, classes)
+    cfg = make_config(row, names)
+    model = models.build(cfg.model, num_classes=count)
+    meta = evaluate.meta(cfg, model, types.SimpleNamespace(classes=names, multi_label=False))
+    meta |= {"converted": {"source": source, "arch": arch, "file": str(file)}}
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save(cfg, folder)
+    checkpoints = checkpoint.Checkpoints(folder)
+    checkpoints.save(0, variables, {"step": np.int32(0)}, meta, wait=True)
+    checkpoints.close()
+    return meta
+
+
+def outputs(row, tensors):
+    """The number of classes of a reference's tensors: the length of its head."""
+    prepared = row["prepare"](tensors) if "prepare" in row else tensors
+    return len(prepared[row["head"]])
+
+
+def class_names(row, arch, file, count, classes=None):
+    """`count` names in the order of the head's outputs; ConvertError where they are not known or others in number."""
+    beside = pathlib.Path(file).with_suffix(".json")
+    if classes:
+        found, origin = read_names(pathlib.Path(classes), arch), classes
+    elif beside.is_file() and (found := read_names(beside, arch)):
+        origin = beside
+    elif isinstance(row.get("classes"), str):  # a list that comes with vidjax
+        found, origin = read_names(LABELS / f"{row['classes']}.txt", arch), row["classes"]
+    else:
+        found, origin = list(row.get("classes", ())), "the published net"
+    if not found:
+        raise convert.ConvertError(f"{arch} does not say its {count} classes: give --classes=FILE, one name on a line.")
+    if len(found) != count:
+        raise convert.ConvertError(
+            f"{origin} names {len(found)} classes, but the head of {file} has {count}: give --classes=FILE with those."
+        )
+    return found
+
+
+def read_names(path, arch):
+    """Class names of a text file, one on a line, or of JSON: a list, or {arch: {"classes": [...]}} or its value."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text) if path.suffix == ".json" else text.splitlines()
+    except (OSError, ValueError) as error:
+        raise convert.ConvertError(f"{path} cannot be read as class names: {error}") from error
+    if isinstance(found, dict):
+        found = found.get(arch, found)
+    if isinstance(found, dict):
+        found = found.get("classes", [])
+    return [str(name).strip() for name in found if str(name).strip()]
+
+
+def make_config(row, names):
+    """The config by which a converted net predicts, is evaluated and can be trained on, all of it a flag."""
+    seen = row["preprocess"]
+    fields = {key: seen[key] for key in ("mean", "std", "order") if key in seen and has_field(row, key)}
+    frames, size = seen["frames"], seen["size"]
+    sampler = seen.get("sampler", SAMPLERS.get(frames, "random_clip"))
+    modalities = tuple(row["input"]) if isinstance(row.get("input"), dict) else (seen.get("modality", "rgb"),)
+    return ConfigDict(
+        {
+            "seed": 0,
+            "steps": 1000,
+            "model": {"name": row["model"], "variant": row["variant"]} | row.get("fields", {}) | fields,
+            "data": {
+                "source": "auto",
+                "path": "",
+                "classes": tuple(names),
+                "batch_size": 8,
+                "short_side": 0,
+                "fit": seen.get("fit", "crop"),
+                "modalities": modalities,
+                "flow": seen.get("flow", {}),
+                "clip": {"sampler": sampler, "size": frames, "stride": seen.get("stride", 1)},
+                "augment": {"size": size, "flip": 0.5},
+                "workers": 0,
+                "threads": 4,
+                "max_bad": 0.05,
+            },
+            "eval": {
+                "every": 500,
+                "batch_size": 4,
+                "clips": 1,
+                "crops": 1,
+                "resize": seen.get("resize", 0),
+                "size": size,
+                "average": "prob",
+                "allow_bad": False,
+            },
+            "optim": {"name": "sgd", "lr": 1e-3, "warmup": 0, "momentum": 0.9, "weight_decay": 0.0},
+            "loss": {"label_smoothing": 0.0},
+            "mesh": {"data": -1},
+            "sharding": "replicate",
+            "checkpoint_every": 500,
+            "keep": 2,
+            "log_every": 25,
+        }
+    )
+
+
+def has_field(row, name):
+    """Whether the net of a row has a field."""
+    return name in models.family(row["model"]).Model.__dataclass_fields__
+
+
+def reference_of(text):
+    """(source, arch) of `--from=SOURCE:ARCH`; ConvertError names the nearest, or all archs of the source."""
+    source, _, arch = (text or "").partition(":")
+    known = models.references()
+    sources = sorted({name for name, _ in known})
+    if not arch:
+        archs = [name for owner, name in known if owner == source]
+        choices = f"ARCH one of {', '.join(archs)}" if archs else f"SOURCE one of {', '.join(sources)}"
+        raise convert.ConvertError(f"give --from=SOURCE:ARCH, {choices}.")
+    models.reference(source, arch)
+    return source, arch
