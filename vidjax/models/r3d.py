@@ -1,34 +1,59 @@
-"""Residual nets with 3-D, mixed and (2+1)-D convolutions: R3D, MC3 and R(2+1)D of 18 and 34 layers.
+"""Residual nets with 2-D, 3-D, mixed and (2+1)-D convolutions: R2D, f-R2D, R3D, MCx, rMCx, R(2+1)D of 18 to 152 layers.
 
 Paper: A Closer Look at Spatiotemporal Convolutions for Action Recognition (Tran et al., CVPR 2018).
-Input: RGB in [0, 1], (B, 16, 112, 112, 3) cropped from 128x171. Output: logits (B, num_classes).
-References: torchvision.models.video (`<net>_<depth>`) and facebookresearch/VMZ (`<net>_<depth>_paper`). They differ in
-the batch norm's epsilon and in the middle width of (2+1)D: one per convolution in VMZ, one per block in torchvision.
+Input: RGB in [0, 1], (B, 16, 112, 112, 3) cropped from 128x171, or flow in [-1, 1]. Output: logits (B, num_classes).
+References: torchvision.models.video (`<net>_<depth>`), facebookresearch/VMZ (`<net>_<depth>_paper`) and
+jfzhang95/pytorch-video-recognition (`<net>_18_jfzhang`). They differ in the batch norm's epsilon and in the middle
+width of (2+1)D: one per convolution in VMZ, one per block in torchvision; jfzhang's nets normalise twice.
 """
 
 import functools
+import re
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vidjax.nn import BatchNorm, Conv3D
+from vidjax.nn import BatchNorm, Conv3D, normalise
 
 PAPER = "Tran et al., CVPR 2018"
 
 # Kinetics statistics of torchvision's presets; VMZ's are the same times 255.
 MEAN, STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
 
+
+def _mixed(threes, reverse=False):
+    """Stem and conv2_x to conv5_x with 3-D convolutions in the first `threes` of the five, or in the others."""
+    kinds = ["2d" if (i < threes) == reverse else "3d" for i in range(5)]
+    return {"stem": kinds[0], "convs": tuple(kinds[1:])}
+
+
 _NETS = {  # Table 1 and figure 1 of the paper; `convs` of conv2_x to conv5_x
-    "r3d": {"stem": "3d", "convs": ("3d",) * 4},
-    "mc3": {"stem": "3d", "convs": ("3d", "2d", "2d", "2d")},
+    "r2d": {"stem": "stacked", "convs": ("2d",) * 4},
+    "fr2d": _mixed(0),
+    "r3d": _mixed(5),
     "r2plus1d": {"stem": "2plus1d", "convs": ("2plus1d",) * 4},
 }
-_DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+_NETS |= {f"mc{x}": _mixed(x - 1) for x in (2, 3, 4, 5)}  # the groups from conv x on are 2-D
+_NETS |= {f"rmc{x}": _mixed(x - 1, reverse=True) for x in (2, 3, 4, 5)}  # the groups before conv x are 2-D
+_DEPTHS = {
+    18: {"depths": (2, 2, 2, 2)},
+    34: {"depths": (3, 4, 6, 3)},
+    152: {"depths": (3, 8, 36, 3), "bottleneck": True},
+}
 _TORCHVISION = {"mid": "block", "bn_epsilon": 1e-5}
 _PAPER = {"mid": "conv", "bn_epsilon": 1e-3}
+_JFZHANG = {  # made for BGR in [0, 255]: with weights trained so, set the field order to "BGR"
+    "mid": "conv",
+    "twice": True,
+    "mean": (90 / 255, 98 / 255, 102 / 255),
+    "std": 1 / 255,
+}
 
-VARIANTS = {f"{net}_18": row | {"depths": _DEPTHS[18]} | _TORCHVISION for net, row in _NETS.items()}
-VARIANTS |= {f"{net}_{n}_paper": _NETS[net] | {"depths": d} | _PAPER for n, d in _DEPTHS.items() for net in _NETS}
+VARIANTS = {f"{net}_18": _NETS[net] | _DEPTHS[18] | _TORCHVISION for net in ("r3d", "mc3", "r2plus1d")}
+VARIANTS |= {f"{net}_18_paper": row | _DEPTHS[18] | _PAPER for net, row in _NETS.items()}
+VARIANTS |= {f"{net}_34_paper": _NETS[net] | _DEPTHS[34] | _PAPER for net in ("r2d", "r3d", "mc3", "r2plus1d")}
+VARIANTS |= {f"{net}_152_paper": _NETS[net] | _DEPTHS[152] | _PAPER for net in ("r3d", "r2plus1d")}
+VARIANTS |= {f"{net}_18_jfzhang": _NETS[net] | _DEPTHS[18] | _JFZHANG for net in ("r3d", "r2plus1d")}
 VARIANTS["small"] = {  # ours, for clips of about 8x40x40
     "stem": "3d",
     "stem_kernel": (3, 5, 5),
@@ -43,16 +68,31 @@ def _size(params, gmac, *, frames=16, size=112, classes=400, paper=PAPER):
     return {"input": (frames, size, size, 3), "classes": classes, "params": params, "gmac": gmac, "paper": paper}
 
 
-SIZES = {  # [P] published, [C] computed from the definition (tests/test_models.py); GMAC per view
+SIZES = {  # [P] published, [C] computed from the definition (tests/models/test_r3d_family.py); GMAC per view
     "r3d_18": _size(33_371_472, 40.697),  # [P] torchvision
     "mc3_18": _size(11_695_440, 43.343),  # [P] torchvision
     "r2plus1d_18": _size(31_505_325, 40.519),  # [P] torchvision
-    "r3d_18_paper": _size(33_371_472, 40.697),  # [C], as torchvision's
-    "mc3_18_paper": _size(11_695_440, 43.343),  # [C], as torchvision's
-    "r2plus1d_18_paper": _size(33_370_839, 41.496),  # [C], agrees with the paper's 33.4 M and 41.5 G [P]
-    "r3d_34_paper": _size(63_681_104, 150.756, frames=32),  # [C]
-    "mc3_34_paper": _size(21_951_056, 160.673, frames=32),  # [C]
-    "r2plus1d_34_paper": _size(63_697_175, 152.356, frames=32),  # [C], agrees with the paper's 63.7 M and 152 G [P]
+    # [C] what follows; agrees with the figures of the paper and of VMZ's c2/tutorials/models.md [P]
+    "r2d_18_paper": _size(11_522_832, 2.168),
+    "fr2d_18_paper": _size(11_381_712, 27.601),
+    "r3d_18_paper": _size(33_371_472, 40.697),
+    "r2plus1d_18_paper": _size(33_370_839, 41.496),
+    "mc2_18_paper": _size(11_400_528, 28.545),
+    "mc3_18_paper": _size(11_695_440, 43.343),
+    "mc4_18_paper": _size(12_727_632, 39.952),
+    "mc5_18_paper": _size(16_856_400, 39.900),
+    "rmc2_18_paper": _size(33_352_656, 39.752),
+    "rmc3_18_paper": _size(33_057_744, 24.955),
+    "rmc4_18_paper": _size(32_025_552, 29.091),
+    "rmc5_18_paper": _size(27_896_784, 30.787),
+    "r2d_34_paper": _size(21_781_520, 4.490, frames=32),
+    "r3d_34_paper": _size(63_681_104, 150.756, frames=32),
+    "mc3_34_paper": _size(21_951_056, 160.673, frames=32),
+    "r2plus1d_34_paper": _size(63_697_175, 152.356, frames=32),  # VMZ's 199.0 is a crop of 128
+    "r3d_152_paper": _size(118_185_808, 246.016, frames=32, paper="Ghadiyaram et al., CVPR 2019"),
+    "r2plus1d_152_paper": _size(118_226_785, 251.997, frames=32, paper="Ghadiyaram et al., CVPR 2019"),  # 329.1 at 128
+    "r3d_18_jfzhang": _size(33_227_557, 40.696, classes=101),  # [C]
+    "r2plus1d_18_jfzhang": _size(33_226_750, 41.525, classes=101),  # [C]
     "small": _size(228_536, 0.081, frames=8, size=40, classes=8, paper="none (small clips)"),  # [C]
 }
 
@@ -60,8 +100,8 @@ SIZES = {  # [P] published, [C] computed from the definition (tests/test_models.
 class Unit(nn.Module):
     """Convolution of one kind and batch norm: (B, T, H, W, C) -> (B, T', H', W', features).
 
-    `kind` is "3d", "2d" (no extent or stride in time) or "2plus1d": space, norm, ReLU, then time, with `mid` channels
-    between them.
+    `kind` is "3d", "2d" (no extent or stride in time), "2plus1d": space, norm, ReLU, then time, with `mid` channels
+    between them, or "stacked": all frames are channels of one picture. `twice` adds a ReLU and a second norm.
     """
 
     features: int
@@ -71,6 +111,7 @@ class Unit(nn.Module):
     mid: int
     conv: functools.partial
     norm: functools.partial
+    twice: bool = False
 
     @nn.compact
     def __call__(self, x):
@@ -80,31 +121,44 @@ class Unit(nn.Module):
             x = nn.relu(self.norm(name="mid_bn")(x))
             x = self.conv(self.features, (t, 1, 1), (st, 1, 1), _symmetric(t, 1, 1), name="temporal")(x)
         else:
-            t, st = (1, 1) if self.kind == "2d" else (t, st)
-            x = self.conv(self.features, (t, h, w), (st, sh, sw), _symmetric(t, h, w), name="conv")(x)
-        return self.norm(name="bn")(x)
+            t, st = (t, st) if self.kind == "3d" else (1, 1)
+            kernel = (x.shape[1] if self.kind == "stacked" else t, h, w)
+            x = self.conv(self.features, kernel, (st, sh, sw), _symmetric(t, h, w), name="conv")(x)
+        x = self.norm(name="bn")(x)
+        return self.norm(name="second_bn")(nn.relu(x)) if self.twice else x
 
 
 class Block(nn.Module):
-    """Basic residual block of two 3x3x3 units: (B, T, H, W, C) -> (B, T / s, H / s, W / s, features)."""
+    """Residual block of two 3x3x3 units, or one between two of 1x1x1: (B, T, H, W, C) -> (B, T / s, H / s, W / s, D).
+
+    D is `features`, in a bottleneck four times that.
+    """
 
     features: int
     stride: int
     kind: str
     mid: str
+    bottleneck: bool
+    twice: bool
     unit: functools.partial
 
     @nn.compact
     def __call__(self, x):
-        channels, features = x.shape[-1], self.features
-        first = mid_features(channels, features)
-        second = first if self.mid == "block" else mid_features(features, features)
-        strides = (self.stride,) * 3
-        y = self.unit(features, (3, 3, 3), strides, self.kind, first, name="conv1")(x)
-        y = self.unit(features, (3, 3, 3), (1, 1, 1), self.kind, second, name="conv2")(nn.relu(y))
-        if self.stride != 1 or channels != features:
-            kind = "2d" if self.kind == "2d" else "3d"
-            x = self.unit(features, (1, 1, 1), strides, kind, 0, name="downsample")(x)
+        channels, n = x.shape[-1], self.features
+        one, three, strides = (1, 1, 1), (3, 3, 3), (self.stride,) * 3
+        pointwise = "2d" if self.kind == "2d" else "3d"
+        first = mid_features(channels, n)
+        second = first if self.mid == "block" else mid_features(n, n)
+        if self.bottleneck:
+            y = nn.relu(self.unit(n, one, one, pointwise, 0, name="conv1")(x))
+            y = nn.relu(self.unit(n, three, strides, self.kind, second, name="conv2")(y))
+            y = self.unit(4 * n, one, one, pointwise, 0, name="conv3")(y)
+        else:
+            y = nn.relu(self.unit(n, three, strides, self.kind, first, twice=self.twice, name="conv1")(x))
+            y = self.unit(n, three, one, self.kind, second, twice=self.twice, name="conv2")(y)
+        if self.stride != 1 or channels != y.shape[-1]:
+            kind, middle = (self.kind, mid_features(channels, n, 1, 1)) if self.twice else (pointwise, 0)
+            x = self.unit(y.shape[-1], one, strides, kind, middle, twice=self.twice, name="downsample")(x)
         return nn.relu(x + y)
 
 
@@ -116,7 +170,9 @@ class Model(nn.Module):
     stem: str
     widths: tuple = (64, 128, 256, 512)
     strides: tuple = (1, 2, 2, 2)
+    bottleneck: bool = False
     mid: str = "block"
+    twice: bool = False
     stem_kernel: tuple = (3, 7, 7)
     stem_strides: tuple = (1, 2, 2)
     stem_mid: int = 45
@@ -125,13 +181,14 @@ class Model(nn.Module):
     dtype: str = "float32"
     mean: float | tuple = MEAN
     std: float | tuple = STD
+    order: str = "RGB"
     bn_momentum: float = 0.9
     bn_epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, video, *, train):
         _check(self)
-        x = ((video - _channels(self.mean)) / _channels(self.std)).astype(self.dtype)
+        x = normalise(video, self.mean, self.std, self.order).astype(self.dtype)
         init = nn.initializers.variance_scaling(2, "fan_out", "normal")
         conv = functools.partial(Conv3D, dtype=self.dtype, kernel_init=init)
         norm = functools.partial(BatchNorm, not train, self.bn_momentum, self.bn_epsilon, self.dtype)
@@ -143,8 +200,8 @@ class Model(nn.Module):
             zip(self.depths, self.widths, self.strides, self.convs, strict=True), 1
         ):
             for j in range(depth):
-                block = Block(width, 1 if j else stride, kind, self.mid, unit, name=f"layer{i}_{j}")
-                x = block(x)
+                kinds = (kind, self.mid, self.bottleneck, self.twice)
+                x = Block(width, 1 if j else stride, *kinds, unit, name=f"layer{i}_{j}")(x)
             out[f"layer{i}"] = x
         x = x.astype(jnp.float32).mean(axis=(1, 2, 3))
         x = out["pre_logits"] = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
@@ -163,21 +220,20 @@ def _symmetric(*kernel):
     return tuple((k // 2, k // 2) for k in kernel)
 
 
-def _channels(value):
-    """A number or a tuple of one number per channel, broadcastable to (B, T, H, W, C)."""
-    return jnp.asarray(value, jnp.float32).reshape(1, 1, 1, 1, -1)
-
-
 def _check(model):
     """ValueError unless the fields that describe the stages agree."""
     stages = [len(f) for f in (model.depths, model.widths, model.strides, model.convs)]
     if len(set(stages)) > 1:
         raise ValueError(f"r3d needs depths, widths, strides and convs of one length (the stages), not {stages}.")
-    for kind in (model.stem, *model.convs):
+    if model.stem not in ("3d", "2d", "2plus1d", "stacked"):
+        raise ValueError(f"r3d's field stem is '3d', '2d', '2plus1d' or 'stacked', not {model.stem!r}.")
+    for kind in model.convs:
         if kind not in ("3d", "2d", "2plus1d"):
-            raise ValueError(f"r3d knows the convolutions '3d', '2d' and '2plus1d', not {kind!r}.")
+            raise ValueError(f"r3d's field convs has '3d', '2d' or '2plus1d' for a stage, not {kind!r}.")
     if model.mid not in ("block", "conv"):
         raise ValueError(f"r3d's field mid is 'block' (torchvision) or 'conv' (the paper), not {model.mid!r}.")
+    if model.twice and model.bottleneck:
+        raise ValueError("r3d's field twice (jfzhang's second norm) is for basic blocks; unset it or bottleneck.")
 
 
 def _norm(source, path):
@@ -208,6 +264,35 @@ TORCH_2PLUS1D = [
     *_norm(r"stem\.4", "stem/bn"),
 ]
 
+
+def _like_torchvision(tensors):
+    """jfzhang's tensors with torchvision's blocks: conv2.block1 is layer1.0, conv2.blocks.0 is layer1.1."""
+
+    def renamed(match):
+        stage, _, later = match.groups()
+        return f"layer{int(stage) - 1}.{int(later) + 1 if later else 0}"
+
+    pattern = re.compile(r"res(?:3d|2plus1d)\.conv([2-5])\.(block1|blocks\.(\d+))")
+    return {pattern.sub(renamed, name): tensor for name, tensor in tensors.items()}
+
+
+_UNIT = r"layer(\d)\.(\d+)\.(conv\d|downsample)(?:conv)?"
+JFZHANG = [  # after _like_torchvision
+    (rf"{_UNIT}\.temporal_spatial_conv\.weight", r"params/layer\1_\2/\3/conv/kernel", "oithw_to_thwio"),
+    (rf"{_UNIT}\.(spatial|temporal)_conv\.weight", r"params/layer\1_\2/\3/\4/kernel", "oithw_to_thwio"),
+    *_norm(rf"{_UNIT}\.bn1", r"layer\1_\2/\3/mid_bn"),
+    *_norm(rf"{_UNIT}\.bn2?", r"layer\1_\2/\3/bn"),
+    *_norm(r"layer(\d)\.(\d+)\.bn(\d)", r"layer\1_\2/conv\3/second_bn"),
+    *_norm(r"layer(\d)\.(\d+)\.downsamplebn", r"layer\1_\2/downsample/second_bn"),
+    (r"res3d\.conv1\.temporal_spatial_conv\.weight", "params/stem/conv/kernel", "oithw_to_thwio"),
+    (r"res2plus1d\.conv1\.(spatial|temporal)_conv\.weight", r"params/stem/\1/kernel", "oithw_to_thwio"),
+    *_norm(r"res2plus1d\.conv1\.bn1", "stem/mid_bn"),
+    *_norm(r"res(?:3d|2plus1d)\.conv1\.bn2?", "stem/bn"),
+    (r"linear\.weight", "params/head/kernel", "oi_to_io"),
+    (r"linear\.bias", "params/head/bias", None),
+    (r".*\.num_batches_tracked", None, None),
+]
+
 # What the weights of a source expect: the model's own first line applies mean and std.
 PREPROCESS = {
     "order": "RGB",
@@ -218,15 +303,21 @@ PREPROCESS = {
     "resize": (128, 171),
     "size": 112,
 }
+PREPROCESS_JFZHANG = PREPROCESS | {"order": "BGR", "mean": _JFZHANG["mean"], "std": _JFZHANG["std"]}
 _ROW = {"head": "fc.bias", "preprocess": PREPROCESS}
-REFERENCES = {  # (source, the source's own name of the net); vmz: the PyTorch weights of R(2+1)D-34 (IG65M, Kinetics)
+_VMZ = {"table": TORCH_2PLUS1D, "head": "fc.bias", "preprocess": PREPROCESS | {"frames": 32}}
+_JFZHANG_ROW = {
+    "table": JFZHANG,
+    "head": "linear.bias",
+    "preprocess": PREPROCESS_JFZHANG,
+    "prepare": _like_torchvision,
+}
+REFERENCES = {  # (source, the source's own name of the net); vmz: its PyTorch weights (IG65M, Sports-1M, Kinetics)
     ("torchvision", "r3d_18"): _ROW | {"variant": "r3d_18", "table": TORCH},
     ("torchvision", "mc3_18"): _ROW | {"variant": "mc3_18", "table": TORCH},
     ("torchvision", "r2plus1d_18"): _ROW | {"variant": "r2plus1d_18", "table": TORCH_2PLUS1D},
-    ("vmz", "r2plus1d_34"): {
-        "variant": "r2plus1d_34_paper",
-        "table": TORCH_2PLUS1D,
-        "head": "fc.bias",
-        "preprocess": PREPROCESS | {"frames": 32},
-    },
+    ("vmz", "r2plus1d_34"): _VMZ | {"variant": "r2plus1d_34_paper"},
+    ("vmz", "r2plus1d_152"): _VMZ | {"variant": "r2plus1d_152_paper"},
+    ("jfzhang", "r3d"): _JFZHANG_ROW | {"variant": "r3d_18_jfzhang"},
+    ("jfzhang", "r2plus1d"): _JFZHANG_ROW | {"variant": "r2plus1d_18_jfzhang"},
 }
