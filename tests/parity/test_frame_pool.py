@@ -8,11 +8,12 @@ from reference import Torch, loss_after_step, near
 from vidjax import convert, models
 from vidjax.models import frame_pool
 
+TABLE = frame_pool.REFERENCES["torchvision", "resnet18"]["table"]
 TINY = {"depths": (1, 2), "widths": (4, 6), "strides": (1, 2), "stem_width": 4}
 
 
 def tiny(pool):
-    fields = {"name": "frame_pool", "variant": "resnet18", **TINY, "mean": 0.45, "std": 0.225}
+    fields = {"name": "frame_pool", "variant": "resnet18", "fields": tuple(TINY.items()), "mean": 0.45, "std": 0.225}
     return models.build(fields, pool=pool, num_classes=5)
 
 
@@ -54,12 +55,12 @@ def test_numpy(pool, train):
     model, video, net = tiny(pool), tiny_video(), Torch(train)
     expected = reference(net, video, pool)
     shapes = models.shapes(model, video.shape)
-    variables = convert.convert(frame_pool.TORCH, net.tensors, shapes)
+    variables = convert.convert(TABLE, net.tensors, shapes)
     apply = jax.jit(lambda v, x: model.apply(v, x, train=train, mutable=["batch_stats"]))
     (logits, _), state = apply(variables, video)
     near(logits, expected, "logits")
     assert train == bool(net.after)
-    after = convert.convert(frame_pool.TORCH, net.state_dict(), shapes)["batch_stats"]
+    after = convert.convert(TABLE, net.state_dict(), shapes)["batch_stats"]
     stats = zip(jax.tree.leaves_with_path(state["batch_stats"]), jax.tree.leaves(after), strict=True)
     for (path, value), wanted in stats:
         near(value, wanted, jax.tree_util.keystr(path))
@@ -69,5 +70,5 @@ def test_pinned_step():
     """Loss after one SGD step of 0.1; recorded with PyTorch in float64 on the same weights, clip and labels."""
     model, video, net = tiny("mean"), tiny_video(), Torch(train=True)
     reference(net, video, "mean")
-    variables = convert.convert(frame_pool.TORCH, net.tensors, models.shapes(model, video.shape))
+    variables = convert.convert(TABLE, net.tensors, models.shapes(model, video.shape))
     assert loss_after_step(model, variables, video) == pytest.approx(1.37221587, rel=1e-5)
