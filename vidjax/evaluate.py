@@ -23,28 +23,33 @@ class EvaluationError(RuntimeError):
     """An evaluation that cannot give an honest number; the message says why."""
 
 
-def eval_step(variables, batch, net=None, *, model, average, prepare=RGB, multi_label=False, tasks=()):
+def eval_step(variables, batch, net=None, *, model, average, prepare=RGB, multi_label=False, tasks=(), feature=""):
     """Scores of each video: {inputs {key: (B, V, ...)}, view_mask (B, V), mask (B,)} -> {scores (B, C), mask (B,)}.
 
     The mean over a video's views, those of `view_mask` 1, is of their probabilities (`average` "prob") or of their
     logits ("logit"). Probabilities are a softmax, of the own classes in a mixture, or of each class if `multi_label`.
+    With `feature` the scores are the mean of that activation, flattened.
     """
     b, v = batch["view_mask"].shape
     views = jax.tree.map(lambda x: x.reshape(b * v, *x.shape[2:]), batch["inputs"])
-    logits, _ = model.apply(variables, prepare(views, net), train=False)
+    logits, out = model.apply(variables, prepare(views, net), train=False)
+    share = batch["view_mask"] / jnp.maximum(batch["view_mask"].sum(1, keepdims=True), 1)
+    mean = lambda x: jnp.sum(jnp.where(share[..., None] > 0, x * share[..., None], 0), 1)  # noqa: E731
+    if feature:
+        if feature not in out:
+            raise EvaluationError(f"the model has no activation {feature!r}; there are {', '.join(out)}.")
+        return {"scores": mean(out[feature].astype(jnp.float32).reshape(b, v, -1)), "mask": batch["mask"]}
     logits = logits.reshape(b, v, -1)
     if tasks:
         logits = jnp.where(jnp.array(tasks)[None, None] == batch["task"][:, None, None], logits, -jnp.inf)
-    share = batch["view_mask"] / jnp.maximum(batch["view_mask"].sum(1, keepdims=True), 1)
     squash = jax.nn.sigmoid if multi_label else jax.nn.softmax
-    mean = lambda x: jnp.sum(jnp.where(share[..., None] > 0, x * share[..., None], 0), 1)  # noqa: E731
     scores = mean(squash(logits)) if average == "prob" else squash(mean(logits))
     return {"scores": scores, "mask": batch["mask"]}
 
 
-def make_step(cfg, model, mesh, places, source):
+def make_step(cfg, model, mesh, places, source, feature=""):
     """The compiled evaluation step; every process gets the whole batch's scores."""
-    if cfg.eval.average not in ("prob", "logit"):
+    if not feature and cfg.eval.average not in ("prob", "logit"):
         raise ValueError(f"config.eval.average '{cfg.eval.average}' is unknown; choose prob or logit.")
     step = functools.partial(
         eval_step,
@@ -53,6 +58,7 @@ def make_step(cfg, model, mesh, places, source):
         prepare=inputs.preparer(data.options(cfg.data)),
         multi_label=source.multi_label,
         tasks=source.tasks,
+        feature=feature,
     )
     batch, whole = jax.sharding.NamedSharding(mesh, sharding.BATCH), sharding.replicated(mesh)
     return jax.jit(step, in_shardings=(places, batch, whole), out_shardings=whole)
@@ -156,15 +162,19 @@ def meta(cfg, model, source):
     }
 
 
-def with_protocol(cfg):
-    """A config whose views are those of its `eval.protocol`, where it names one; what that leaves open stays."""
+def with_protocol(cfg, feature=""):
+    """A config whose views are those of its `eval.protocol`, where it names one; what that leaves open stays.
+
+    `feature` is the activation that is averaged instead of scores, if one is.
+    """
     if not cfg.eval.get("protocol"):
         return cfg
     protocol, cfg = protocols.find(cfg.eval.protocol), cfg.copy_and_resolve_references()
-    if protocol.feature:
+    if protocol.feature != feature and protocol.feature:
+        others = ", ".join(name for name, one in protocols.PROTOCOLS.items() if not one.feature)
         raise EvaluationError(
-            f"config.eval.protocol {cfg.eval.protocol} averages the activation {protocol.feature}, not scores; "
-            f"choose one of {', '.join(name for name, one in protocols.PROTOCOLS.items() if not one.feature)}."
+            f"config.eval.protocol {cfg.eval.protocol} averages the activation {protocol.feature}, as vidjax fit does, "
+            f"not scores; choose one of {others}."
         )
     chosen = {"crops": protocol.crops, "resize": protocol.resize, "size": protocol.size, "average": protocol.average}
     cfg.eval.update({key: value for key, value in chosen.items() if value is not None})
@@ -177,13 +187,14 @@ def with_protocol(cfg):
 class Evaluator:
     """Evaluates a model's variables on a source: compiled once, the same digits in training and in a job.
 
-    `net` are the variables of the net that makes the flow, if one does (`inputs.load_net`).
+    `net` are the variables of the net that makes the flow, if one does (`inputs.load_net`); `feature` an activation
+    to average instead of scores.
     """
 
-    def __init__(self, cfg, model, mesh, places, source, net=None):
+    def __init__(self, cfg, model, mesh, places, source, net=None, feature=""):
         check_readable(source, cfg.eval.allow_bad)
-        self.cfg, self.model, self.mesh, self.source, self.net = with_protocol(cfg), model, mesh, source, net
-        self.step = make_step(self.cfg, model, mesh, places, source)
+        self.cfg, self.model, self.mesh, self.source, self.net = with_protocol(cfg, feature), model, mesh, source, net
+        self.step = make_step(self.cfg, model, mesh, places, source, feature)
 
     @functools.cached_property
     def cost(self):
@@ -210,81 +221,90 @@ class Evaluator:
         return scores, {int(i): errors.get(int(i), "unreadable on another process") for i in np.flatnonzero(masks == 0)}
 
     def __call__(self, variables, step, workdir):
-        """Writes `report_<step>.json`, `.html` and `scores_<step>.npz`; returns the report.
-
-        A named protocol is part of the files' names. Process 0's has also `page`, the path of the page, and `example`,
-        a video's. Raises EvaluationError if a video cannot be read and `eval.allow_bad` is off.
-        """
+        """Writes the report of `write`; returns it. Raises EvaluationError if a video cannot be read and may not be."""
         began = time.perf_counter()
         scores, errors = self.scores(variables)
         seconds = time.perf_counter() - began
         refuse(list(errors.values()), self.source, self.cfg.eval.allow_bad)
-        records = [self.source[i] for i in range(len(self.source)) if i not in errors]
-        if not records:
-            raise EvaluationError(f"no video of {self.source.name} could be read: there is nothing to evaluate.")
-        kept = np.delete(scores, list(errors), 0)
-        labels = label_array(records, self.source)
-        result = self.report(step, kept, labels, records, errors, seconds)
-        if jax.process_index() == 0:
-            name = report.name(step, self.cfg.eval.get("protocol"))
-            save_scores(workdir, name, kept, labels, [record["id"] for record in records])
-            page = report.write(workdir, result, strips(result["mistakes"], records))
-            result |= {"page": page, "example": records[0].get("path", "MY_VIDEO.mp4")}
-        return result
+        how = {"step": step, "scores": scores, "errors": errors, "cost": self.cost, "seconds": seconds}
+        return write(self.cfg, self.source, workdir, **how)
 
-    def report(self, step, scores, labels, records, errors, seconds):
-        """The report of `report.write`, from the scores (N, C) of the readable videos."""
-        cfg, names, found = self.cfg, self.source.classes, metrics(scores, labels)
-        views = cfg.eval
-        predicted = scores.argmax(1)
-        labels = counted(scores, labels)
-        wrong = np.flatnonzero(predicted != labels)
-        wrong = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind="stable")][:12]
-        return {
-            "step": step,
-            "version": vidjax.__version__,
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "model": {"name": cfg.model.name, "variant": cfg.model.variant} | self.cost,
-            "config": cfg.to_dict(),
-            "config_hash": config.digest(cfg),
-            "class_names": list(names),
-            "data": {
-                "name": self.source.name,
-                "split": "eval",
-                "path": cfg.data.get("path") or cfg.data.get("motion", {}).get("out", ""),
-                "videos": len(records),
-                "found": len(self.source),
-                "bad": [{"id": self.source[i]["id"], "error": error} for i, error in errors.items()],
-                "per_class": found["videos"],
-            },
-            "views": {
-                "frames": cfg.data.clip.size,
-                "stride": cfg.data.clip.stride,
-                "sampler": cfg.data.clip.sampler,
-                "protocol": views.get("protocol", ""),
-                "clips": views.clips,
-                "crops": views.crops,
-                "size": views.size,
-                "average": views.average,
-            },
-            "chance": 1 / len(names),
-            **{key: found[key] for key in ("top1", "top5", "loss", "mean_class", "confusion")},
-            "per_class": [
-                {"name": name, "videos": v, "correct": c, "accuracy": a}
-                for name, v, c, a in zip(names, found["videos"], found["correct"], found["accuracy"], strict=True)
-            ],
-            "mistakes": [
-                {
-                    "id": records[i]["id"],
-                    "label": names[labels[i]],
-                    "predicted": names[predicted[i]],
-                    "probability": float(scores[i, predicted[i]]),
-                }
-                for i in wrong
-            ],
-            "seconds": seconds,
-            "videos_per_second": len(records) / seconds,
-        }
+
+def write(cfg, source, workdir, *, step, scores, errors, cost, seconds):
+    """Writes `report_<step>.json`, `.html` and `scores_<step>.npz` of scores (N, C); returns the report.
+
+    A named protocol is part of the files' names, and so is `eval.split` where it is not the evaluation's. `errors` are
+    {index: why} of videos without a score, `cost` {params, gmac_per_view}. Process 0's has also `page`, the path of the
+    page, and `example`, a video's.
+    """
+    records = [source[i] for i in range(len(source)) if i not in errors]
+    if not records:
+        raise EvaluationError(f"no video of {source.name} could be read: there is nothing to evaluate.")
+    kept = np.delete(scores, list(errors), 0)
+    labels = label_array(records, source)
+    result = summary(cfg, source, step, kept, labels, records, errors) | {
+        "seconds": seconds,
+        "videos_per_second": len(records) / max(seconds, 1e-9),
+    }
+    result["model"] |= cost
+    if jax.process_index() == 0:
+        name = report.name(step, cfg.eval.get("protocol"), result["data"]["split"])
+        save_scores(workdir, name, kept, labels, [record["id"] for record in records])
+        page = report.write(workdir, result, strips(result["mistakes"], records))
+        result |= {"page": page, "example": records[0].get("path", "MY_VIDEO.mp4")}
+    return result
+
+
+def summary(cfg, source, step, scores, labels, records, errors):
+    """The report of `report.write`, from the scores (N, C) of the readable videos."""
+    names, found, views = source.classes, metrics(scores, labels), cfg.eval
+    predicted = scores.argmax(1)
+    labels = counted(scores, labels)
+    wrong = np.flatnonzero(predicted != labels)
+    wrong = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind="stable")][:12]
+    return {
+        "step": step,
+        "version": vidjax.__version__,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "model": {"name": cfg.model.name, "variant": cfg.model.variant},
+        "config": cfg.to_dict(),
+        "config_hash": config.digest(cfg),
+        "class_names": list(names),
+        "data": {
+            "name": source.name,
+            "split": views.get("split", "eval"),
+            "path": cfg.data.get("path") or cfg.data.get("motion", {}).get("out", ""),
+            "videos": len(records),
+            "found": len(source),
+            "bad": [{"id": source[i]["id"], "error": error} for i, error in errors.items()],
+            "per_class": found["videos"],
+        },
+        "views": {
+            "frames": cfg.data.clip.size,
+            "stride": cfg.data.clip.stride,
+            "sampler": cfg.data.clip.sampler,
+            "protocol": views.get("protocol", ""),
+            "clips": views.clips,
+            "crops": views.crops,
+            "size": views.size,
+            "average": views.average,
+        },
+        "chance": 1 / len(names),
+        **{key: found[key] for key in ("top1", "top5", "loss", "mean_class", "confusion")},
+        "per_class": [
+            {"name": name, "videos": v, "correct": c, "accuracy": a}
+            for name, v, c, a in zip(names, found["videos"], found["correct"], found["accuracy"], strict=True)
+        ],
+        "mistakes": [
+            {
+                "id": records[i]["id"],
+                "label": names[labels[i]],
+                "predicted": names[predicted[i]],
+                "probability": float(scores[i, predicted[i]]),
+            }
+            for i in wrong
+        ],
+    }
 
 
 def save_scores(workdir, name, scores, labels, ids):
@@ -312,12 +332,19 @@ def strips(mistakes, records):
     return {r["id"]: modalities.decode(r, clips.evenly_spaced(r["num_frames"], 8), 96) for r in wanted}
 
 
-def run(cfg, workdir, step=None):
-    """Evaluates a checkpoint of a workdir (the newest, or `step`) as training does; returns the report."""
+def run(cfg, workdir, step=None, split="eval"):
+    """Evaluates a checkpoint of a workdir (the newest, or `step`) as training does; returns the report.
+
+    `split` "train" scores the training videos, as a classifier over several models' scores needs (`vidjax fuse --svm`).
+    """
     mesh = sharding.make_mesh(**cfg.mesh)
     places = functools.partial(sharding.shardings, mesh=mesh, rules=sharding.rules(cfg.sharding))
     variables, meta, step = checkpoint.load_variables(workdir, step=step, shardings=places)
-    source = data.source(cfg.data, "eval")
+    source = data.source(cfg.data, split)
+    if split != "eval":
+        cfg = cfg.copy_and_resolve_references()
+        with cfg.unlocked():
+            cfg.eval.split = split
     check_classes(source, meta, workdir)
     model = models.build(cfg.model, num_classes=len(source.classes))
     net = inputs.load_net(data.options(cfg.data), sharding.replicated(mesh))

@@ -56,14 +56,24 @@ def evaluate(argv):
 
     vidjax eval --workdir=runs/quickstart
     vidjax eval --workdir=runs/quickstart --step=250
+    vidjax eval --workdir=runs/quickstart --split=train
+
+    --split=train scores the training videos instead, as `vidjax fuse --svm` needs them.
     """
     join(argv)
     step, _ = take(argv, "step")
     load = functools.partial(from_checkpoint, step=int(step) if step and step.isdecimal() else None)
-    values, _ = parse(evaluate, argv, [process_flags, step_flag], load)
-    from vidjax import evaluate as owner
+    workdir, _ = take(argv, "workdir")
+    fitted = bool(workdir) and os.path.exists(os.path.join(workdir, "classifier.npz"))
+    values, _ = parse(evaluate, argv, [process_flags, step_flag, split_flag], from_fit if fitted else load)
+    if fitted:
+        from vidjax import fit as fits
 
-    report = owner.run(values.config, values.workdir, values.step)
+        report = fits.run(values.config, values.workdir)
+    else:
+        from vidjax import evaluate as owner
+
+        report = owner.run(values.config, values.workdir, values.step, values.split)
     if "page" in report:
         tell(report)
     return 0
@@ -117,6 +127,49 @@ def convert(argv):
     return 0
 
 
+def fit(argv):
+    """Fit a linear classifier on features of whole videos: improved dense trajectories, or a net's activations.
+
+    vidjax fit --config=configs/idt_ut_interaction.py --workdir=runs/idt
+    vidjax fit --config=configs/idt_ut_interaction.py --splits=1-20 --workdir=runs/idt
+
+    Writes what was fitted and the reports that nets get; `vidjax eval --workdir=DIR` evaluates it again.
+    """
+    values, _ = parse(fit, argv, [splits_flag], from_fit)
+    from vidjax import fit as owner
+    from vidjax import splits
+
+    if values.splits:
+        summary = splits.run(owner.fit, values.config, values.workdir, splits.parse(values.splits))
+        print(f"result   {splits.headline(summary)}")
+    else:
+        tell(owner.fit(values.config, values.workdir))
+    return 0
+
+
+def fuse(argv):
+    """Fuse several models' scores of the same videos: their average, weighted, or a linear classifier on them.
+
+    vidjax fuse runs/spatial runs/temporal --weights=1,1.5
+    vidjax fuse runs/spatial runs/temporal --svm --out=runs/fused
+
+    Each is a workdir with scores of vidjax eval, or a scores_*.npz. --svm fits on the scores of the training videos,
+    which vidjax eval --split=train makes.
+    """
+    values, paths = parse(fuse, argv, [fuse_flags])
+    from vidjax import fuse as owner
+
+    try:
+        weights = [float(w) for w in values.weights.split(",")] if values.weights else ()
+    except ValueError:
+        raise UsageError(f"--weights is a list of numbers such as 1,1.5, not {values.weights!r}.") from None
+    result = owner.fuse(paths, weights=weights, svm=values.svm)
+    print(owner.describe(result, paths))
+    if values.out:
+        owner.save(result, values.out, paths, "svm" if values.svm else f"average by {weights or 'equal weights'}")
+    return 0
+
+
 def models(argv):
     """List the architectures with their parameters and multiply-adds (GMAC) per view.
 
@@ -151,6 +204,8 @@ COMMANDS = {
     "eval": evaluate,
     "predict": predict,
     "convert": convert,
+    "fit": fit,
+    "fuse": fuse,
     "models": models,
     "data": data,
 }
@@ -163,6 +218,17 @@ def step_flag(values):
 def splits_flag(values):
     text = "splits of the data set to run one after another, such as 1,2,3 or 1-10; default: config.data.split alone"
     flags.DEFINE_string("splits", "", text, flag_values=values)
+
+
+def split_flag(values):
+    text = "which videos: eval, or train; default eval"
+    flags.DEFINE_enum("split", "eval", ["eval", "train"], text, flag_values=values)
+
+
+def fuse_flags(values):
+    flags.DEFINE_string("weights", "", "one number per model, such as 1,1.5; default: equal", flag_values=values)
+    flags.DEFINE_boolean("svm", False, "fit a linear classifier on the training scores instead", flag_values=values)
+    flags.DEFINE_string("out", "", "a folder for the fused scores and their figures", flag_values=values)
 
 
 def top_flag(values):
@@ -185,6 +251,13 @@ def process_flags(values):
 def from_run(file, workdir):
     """The config of a file, or of the run in a workdir."""
     return config.from_file(file) if file else config.load(workdir)
+
+
+def from_fit(file, workdir):
+    """The config of a file, or of a workdir's classifier, with every value that `vidjax fit` knows."""
+    from vidjax import fit as owner
+
+    return config.complete(from_run(file, workdir), owner.DEFAULTS)
 
 
 def from_checkpoint(file, workdir, step=None):

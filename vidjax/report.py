@@ -27,17 +27,23 @@ def write(workdir, report, strips):
     `report` is the dict that vidjax.evaluate builds; `strips` maps a video's id to uint8 (n, H, W, 3) frames.
     """
     report = _plain(report)
-    path = pathlib.Path(workdir) / f"report_{name(report['step'], report['views'].get('protocol'))}.html"
+    called = name(report["step"], report["views"].get("protocol"), report["data"]["split"])
+    path = pathlib.Path(workdir) / f"report_{called}.html"
     html = page(report, strips)
-    keys = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in report.items()]
-    _save(path.with_suffix(".json"), "{\n  " + ",\n  ".join(keys) + "\n}\n")
+    save_json(path.with_suffix(".json"), report)
     _save(path, html)
     return path
 
 
-def name(step, protocol):
-    """What files of an evaluation are called: `<step>`, or `<step>_<protocol>`."""
-    return f"{step}_{protocol}" if protocol else str(step)
+def save_json(path, tree):
+    """Writes nested figures as JSON, a line per key, whole or not at all."""
+    keys = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in _plain(tree).items()]
+    _save(path, "{\n  " + ",\n  ".join(keys) + "\n}\n")
+
+
+def name(step, protocol="", split="eval"):
+    """What files of an evaluation are called: `<step>`, with `_<protocol>` and `_<split>` where they are not usual."""
+    return "_".join([str(step), *([protocol] if protocol else []), *([split] if split != "eval" else [])])
 
 
 def page(report, strips):

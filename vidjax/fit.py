@@ -1,0 +1,209 @@
+"""Classifiers without gradient descent: features of every video, made once, then a linear support vector machine.
+
+Features are improved dense trajectories, encoded by words or Fisher vectors (Wang & Schmid 2013), or an activation of a
+trained net, averaged over a protocol's clips (C3D's fc6). Evaluation writes the reports that nets get.
+"""
+
+import functools
+import hashlib
+import json
+import logging
+import os
+import zipfile
+
+import numpy as np
+
+from vidjax import checkpoint, config, data, encoding, evaluate, inputs, logs, models, sharding
+from vidjax.data import flow, handmade, modalities, stacking, work
+
+log = logging.getLogger("vidjax")
+IDT = {
+    "short_side": 128,
+    "flow": "dis",
+    "camera": True,
+    "scales": 3,
+    "step": 5,
+    "length": 15,
+    "norm": "root",
+    "most": 6000,
+}
+DEFAULTS = {
+    "features": {"kind": "idt", "cache": "", "workers": 0, "path": "", "layer": ""} | IDT,
+    "encode": {"kind": "fisher", "words": 64, "pca": 0.5, "samples": 100_000},
+    "svm": {"c": 100.0, "pca": ()},
+}
+
+
+class FitError(RuntimeError):
+    """Features or a classifier that cannot be made; the message says why."""
+
+
+def fit(cfg, workdir):
+    """Makes the features, fits on the `train` split, evaluates on `eval`; -> the report, with `page` and `example`.
+
+    Writes `config.json`, `classifier.npz` and, with `svm.pca` dimensions, `pca_curve.json`.
+    """
+    os.makedirs(workdir, exist_ok=True)
+    config.save(cfg, workdir)
+    train, held_out = data.open_sources(cfg.data)
+    x, y = features(cfg, train, workdir), labels(train)
+    encoders = fit_encoders(cfg, x) if cfg.features.kind == "idt" else {}
+    rows = vectors(encoders, x)
+    fitted = {f"svm/{key}": value for key, value in encoding.fit_svm(rows, y, len(train.classes), cfg.svm.c).items()}
+    for name, arrays in encoders.items():
+        fitted |= {f"{name}/{key}": value for key, value in arrays.items()}
+    save(os.path.join(workdir, "classifier.npz"), fitted)
+    found = features(cfg, held_out, workdir)
+    report = write_report(cfg, workdir, fitted, held_out, found)
+    if cfg.svm.pca:
+        curve = pca_curve(rows, y, vectors(encoders, found), labels(held_out), cfg.svm.pca, cfg.svm.c)
+        with open(os.path.join(workdir, "pca_curve.json"), "w", encoding="utf-8") as file:
+            json.dump(curve, file)
+        for dims, top1 in curve.items():
+            log.info("%d principal components: top-1 %.1f %%", dims, 100 * top1)
+    return report
+
+
+def run(cfg, workdir):
+    """Evaluates a workdir's classifier again, on the `eval` split of a config; returns the report."""
+    path = os.path.join(workdir, "classifier.npz")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            fitted = dict(arrays)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise FitError(f"{path} cannot be read ({error}); run vidjax fit again.") from None
+    held_out = data.source(cfg.data, "eval")
+    return write_report(cfg, workdir, fitted, held_out, features(cfg, held_out, workdir))
+
+
+def write_report(cfg, workdir, fitted, source, x):
+    """Scores a source's features and writes its report."""
+    encoders = {}
+    for key, value in fitted.items():
+        name, _, part = key.rpartition("/")
+        if name != "svm":
+            encoders.setdefault(name, {})[part] = value
+    rows, svm = vectors(encoders, x), {key: fitted[f"svm/{key}"] for key in ("coef", "intercept")}
+    if rows.shape[1] != svm["coef"].shape[1] or len(source.classes) != len(svm["coef"]):
+        raise FitError(
+            f"the classifier in {workdir} is for {svm['coef'].shape} classes and features, these are others."
+        )
+    cost = {"params": sum(value.size for value in fitted.values()), "gmac_per_view": 0.0}
+    scores = encoding.softmax(encoding.margins(svm, rows))
+    return evaluate.write(cfg, source, workdir, step=0, scores=scores, errors={}, cost=cost, seconds=0.0)
+
+
+def save(path, arrays):
+    """Writes arrays by name as a .npz, whole or not at all."""
+    with open(f"{path}.{os.getpid()}.tmp", "wb") as file:
+        np.savez(file, **arrays)
+    os.replace(file.name, path)
+
+
+def labels(source):
+    """The labels of a source's videos: (N,). FitError where a video has several."""
+    if source.multi_label:
+        raise FitError(f"{source.name} has several labels a video; vidjax fit separates classes one video belongs to.")
+    return np.array([source[i]["label"] for i in range(len(source))])
+
+
+def features(cfg, source, workdir):
+    """Features of every video in order: a list of {descriptor: (N, D)}, or (videos, D), a net's activation."""
+    errors = [source[i]["error"] for i in range(len(source)) if source[i]["error"]]
+    if errors:
+        raise FitError(f"{len(errors)} videos cannot be read (first: {errors[0]}); repair or remove them.")
+    if cfg.features.kind == "network":
+        return network(cfg, source)
+    if cfg.features.kind != "idt":
+        raise FitError(f"config.features.kind is idt or network, not {cfg.features.kind!r}.")
+    cache = cfg.features.cache or os.path.join(workdir, "features")
+    os.makedirs(cache, exist_ok=True)
+    how = {key: cfg.features[key] for key in IDT}
+    tag = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:8]
+    tasks = []
+    for i in range(len(source)):
+        record = source[i]
+        stem = hashlib.sha256(f"{source.name} {record['id']} {record['num_frames']}".encode()).hexdigest()[:20]
+        tasks.append({"record": record, "out": f"{cache}/{stem}_{tag}.npz", "how": how})
+    with logs.counter("dense trajectories") as progress:
+        work.run(trajectories, tasks, workers=cfg.features.workers, progress=progress)
+    return [dict(np.load(task["out"], allow_pickle=False)) for task in tasks]
+
+
+def trajectories(task):
+    """Writes one video's improved trajectories {trajectory, hog, hof, mbhx, mbhy} as a .npz, if it is not there."""
+    if os.path.exists(task["out"]):
+        return 0
+    how, record = task["how"], task["record"]
+    clip = modalities.decode(record, np.arange(record["num_frames"]), how["short_side"])
+    fields = flow.estimate(clip, how["flow"])
+    residual = stacking.stabilise(fields) if how["camera"] else None
+    sampling = {key: how[key] for key in ("length", "step", "scales")}
+    tracks = handmade.trajectories(clip, fields, residual, **sampling)
+    kept = np.random.RandomState(0).permutation(len(tracks["start"]))[: how["most"]]
+    tracks = {key: value[np.sort(kept)] for key, value in tracks.items()}
+    found = handmade.describe(clip, fields if residual is None else residual, tracks, how["norm"])
+    found = {key: value.astype(np.float16) for key, value in found.items()}
+    save(task["out"], found)
+    return len(kept)
+
+
+def network(cfg, source):
+    """A net's activation `features.layer`, averaged over the views of `eval` or its protocol: (videos, D).
+
+    FitError if a video cannot be read.
+    """
+    mesh = sharding.make_mesh(**cfg.get("mesh", {"data": -1}))
+    places = functools.partial(sharding.shardings, mesh=mesh, rules=sharding.rules("replicate"))
+    variables, meta, _ = checkpoint.load_variables(cfg.features.path, shardings=places)
+    net = models.build(config.from_dict(meta["config"]).model, num_classes=len(meta["class_names"]))
+    flow_net = inputs.load_net(data.options(cfg.data), sharding.replicated(mesh))
+    evaluator = evaluate.Evaluator(cfg, net, mesh, places(variables), source, flow_net, feature=cfg.features.layer)
+    found, errors = evaluator.scores(variables)
+    if errors:
+        raise FitError(f"{len(errors)} videos cannot be read (first: {next(iter(errors.values()))}); remove them.")
+    return encoding.unit(found)
+
+
+def fit_encoders(cfg, videos):
+    """For each kind of descriptor its principal components and codebook: {descriptor: {mean, axes, ...}}."""
+    rng, encode, fitted = np.random.RandomState(cfg.get("seed", 0)), cfg.encode, {}
+    for name in videos[0]:
+        share = encode.samples // len(videos) + 1
+        drawn = [v[name][rng.permutation(len(v[name]))[:share]] for v in videos]
+        x = np.concatenate(drawn).astype(np.float64)
+        pca = encoding.fit_pca(x, round(encode.pca * x.shape[1])) if encode.pca else {}
+        x = encoding.project(pca, x) if pca else x
+        fitted[name] = pca | encoding.fit_codebook(x, encode.kind, encode.words)
+        log.info("%s: %s of %d words from %d features", name, encode.kind, encode.words, len(x))
+    return fitted
+
+
+def vectors(encoders, videos):
+    """One row per video: the encodings of its descriptors side by side, (N, D); without encoders, rows as they are."""
+    if not encoders:
+        return np.asarray(videos, np.float64)
+    rows = []
+    for found in videos:
+        parts = []
+        for name, arrays in encoders.items():
+            x = found[name].astype(np.float64)
+            pca = {key: arrays[key] for key in ("mean", "axes") if key in arrays}
+            x = encoding.project(pca, x) if pca else x
+            parts.append(encoding.encode({key: v for key, v in arrays.items() if key not in pca}, x))
+        rows.append(np.concatenate(parts))
+    return encoding.unit(np.array(rows))
+
+
+def pca_curve(x, y, held_out, truth, dims, c):
+    """Top-1 of a linear SVM on so many principal components of the training rows: {dims: top1} (C3D, figure 5)."""
+    curve = {}
+    for d in dims:
+        if d > min(x.shape):
+            log.warning("%d training videos with %d features have no %d principal components", *x.shape, d)
+            continue
+        pca = encoding.fit_pca(x, d)
+        seen, asked = (encoding.unit(encoding.project(pca, rows)) for rows in (x, held_out))
+        svm = encoding.fit_svm(seen, y, int(max(y.max(), truth.max())) + 1, c)
+        curve[int(d)] = float((encoding.margins(svm, asked).argmax(1) == truth).mean())
+    return curve
