@@ -182,15 +182,15 @@ def test_evaluate(options, scale):
 
 def test_evaluate_squeezes_the_whole_picture():
     video = noise()  # 40 x 60
-    options = {"size": 16, "resize": 20, "fit": "squeeze"}
+    options = {"size": 16, "resize": (16, 16)}
     (view,) = transforms.evaluate(video, **options)
     np.testing.assert_array_equal(
         view, np.stack([cv2.resize(x, (16, 16), interpolation=cv2.INTER_AREA) for x in video])
     )
-    (view,) = transforms.evaluate(video, **options | {"fit": "squeeze_linear"})
+    (view,) = transforms.evaluate(video, **options, interpolation="linear")
     np.testing.assert_array_equal(view, np.stack([cv2.resize(x, (16, 16)) for x in video]))
-    views = transforms.evaluate(video, **options, crops=3)
-    np.testing.assert_array_equal(views, np.stack([transforms.evaluate(video, **options)[0]] * 3))
+    views = transforms.evaluate(video, size=16, resize=[16, 20], crops=3)  # a list, as JSON has it
+    np.testing.assert_array_equal(views, transforms.three_crops(transforms.resize(video, 16, 20), 16))
     flow = np.zeros((2, 40, 60, 2), np.float32) + np.float32([3, 5])
     (view,) = transforms.evaluate(flow, **options, kind="flow")
     np.testing.assert_allclose(view[0, 8, 8], [3 * 16 / 60, 5 * 16 / 40], rtol=1e-6)  # vectors shrink as the picture
@@ -199,7 +199,7 @@ def test_evaluate_squeezes_the_whole_picture():
 def test_augment_takes_the_whole_picture():
     video, options = noise(), {"size": 24, "crop": "whole", "flip": 0.0}
     out, _ = transforms.augment(video, 0, rng(), **options)
-    np.testing.assert_array_equal(out, transforms.evaluate(video, size=24, fit="squeeze")[0])
+    np.testing.assert_array_equal(out, transforms.evaluate(video, size=24, resize=(24, 24))[0])
 
 
 def same_as_before(video, rng, size, color):

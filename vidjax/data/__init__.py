@@ -27,7 +27,7 @@ DEFAULTS = {  # of a `data` section, beside those of its source (`sources.DEFAUL
     "repeats": 1,
     "buckets": (),
     "pixels": "rgb",
-    "fit": "crop",
+    "interpolation": "area",
     "modalities": ("rgb",),
     "flow": {
         "source": "online",
@@ -242,7 +242,8 @@ def read_views(cfg, views, record, indices):
 
     A batch of variable length is padded to the config's longest clip, with a `frame_mask`.
     """
-    options, mask = {key: views[key] for key in ("size", "resize", "crops")} | {"fit": cfg["fit"]}, None
+    options, mask = {key: views[key] for key in ("size", "resize", "crops")}, None
+    options["interpolation"] = cfg["interpolation"]
     if cfg["buckets"]:
         indices, mask = clips.pad(indices, cfg["clip"]["size"])
 

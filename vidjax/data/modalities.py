@@ -27,7 +27,7 @@ KIND = {"rgb": "rgb", "flow_frames": "rgb", "difference_frames": "rgb", "i420": 
 COLOURS = ("color", "hue", "grey", "lighting", "randaugment", "erase")  # of `augment`: of pixels, drawn after geometry
 OWN = ("rgb", "flow", "difference", "audio", "text")
 # what of a config's section decides its input
-SETTINGS = ("modalities", "pixels", "fit", "flow", "audio", "text", "streams")
+SETTINGS = ("modalities", "pixels", "interpolation", "flow", "audio", "text", "streams")
 
 
 def check(cfg):
@@ -41,7 +41,7 @@ def check(cfg):
         raise ValueError(f"data.modalities is empty; choose of {', '.join(known)}")
     for name, value, choices in (
         ("pixels", cfg["pixels"], ("rgb", "yuv420")),
-        ("fit", cfg["fit"], transforms.FITS),
+        ("interpolation", cfg["interpolation"], transforms.INTERPOLATIONS),
         ("flow.source", options["source"], FLOW_SOURCES),
         ("flow.form", options["form"], STACKS),
         ("flow.subtract", options["subtract"], ("none", *SUBTRACT)),

@@ -24,7 +24,7 @@ from vidjax.data.transforms.resize import flip, resize, resize_short, short_shap
 
 __all__ = ["LUMA", "Crop", "color_jitter", "flip", "random_crop", "random_resized_crop", "resize_short"]
 
-FITS = ("crop", "squeeze", "squeeze_linear")
+INTERPOLATIONS = ("area", "linear")
 GEOMETRY = ("size", "crop", "scale", "ratio", "short_sides", "flip", "rotate")  # of `augment`'s options, `draw`'s
 KINDS = {  # of frames: how they are scaled, how they are cut
     "rgb": (resize, cut),
@@ -51,18 +51,19 @@ def mirrored_label(label, crop, flip_labels):
     return tuple(flip_labels[k] for k in label) if isinstance(label, tuple) else flip_labels[label]
 
 
-def evaluate(video, *, size, resize=0, crops=1, kind="rgb", fit="crop"):
+def evaluate(video, *, size, resize=0, crops=1, kind="rgb", interpolation="area"):
     """The one transform of evaluation and prediction: (T, H, W, C) -> (crops, T, size, size, C).
 
-    The shorter side becomes `resize` pixels (0: stays), in any case `size` at least. `kind` as in `views`. With `fit`
-    "squeeze" there are no crops: the whole picture becomes the square; "squeeze_linear" never averages areas, as nets
-    that were trained behind OpenCV's resize saw their pictures.
+    The shorter side becomes `resize` pixels (0: stays), in any case `size` at least; or the picture is squeezed to the
+    pair `resize` (height, width). `kind` as in `views`. "linear" `interpolation` never averages areas: as nets trained
+    behind OpenCV's resize saw their pictures.
     """
     height, width = _sides(video, kind)
-    if fit != "crop":
-        return np.repeat(_of(kind)[0](video, size, size, fit == "squeeze_linear")[None], crops, 0)
-    short = max(resize or min(height, width), size)
-    return views(_of(kind)[0](video, *short_shape(height, width, short)), size, crops, kind)
+    if isinstance(resize, tuple | list):
+        shape = tuple(max(side, size) for side in resize)
+    else:
+        shape = short_shape(height, width, max(resize or min(height, width), size))
+    return views(_of(kind)[0](video, *shape, interpolation == "linear"), size, crops, kind)
 
 
 def views(video, size, crops, kind="rgb"):
