@@ -7,7 +7,7 @@ import types
 import numpy as np
 from ml_collections import ConfigDict
 
-from vidjax import checkpoint, config, convert, evaluate, models
+from vidjax import checkpoint, config, convert, data, evaluate, models
 
 LABELS = pathlib.Path(__file__).parent / "data" / "labels"
 SAMPLERS = {1: "segments"}  # by the frames a net sees; a net of more sees a clip of consecutive ones
@@ -25,10 +25,14 @@ def write(source, arch, file, workdir, classes=None):
     if checkpoint.Checkpoints(folder, write=False).steps():
         raise convert.ConvertError(f"{folder} already holds a run; give another folder with --to=DIR.")
     tensors = convert.load_tensors(file)
-    variables = convert.from_reference(source, arch, tensors)
-    count = outputs(row, tensors)
+    try:
+        variables = convert.from_reference(source, arch, tensors)
+    except convert.ConvertError as error:
+        raise convert.ConvertError(f"{file} does not hold {source} {arch}: {error}") from error
+    tensors = row["prepare"](tensors) if "prepare" in row else tensors
+    count, channels = len(tensors[row["head"]]), tensors[row["stem"]].shape[1] if "stem" in row else 3
     names = class_names(row, arch, file, count, classes)
-    cfg = make_config(row, names)
+    cfg = make_config(row, names, channels)
     model = models.build(cfg.model, num_classes=count)
     meta = evaluate.meta(cfg, model, types.SimpleNamespace(classes=names, multi_label=False))
     meta |= {"converted": {"source": source, "arch": arch, "file": str(file)}}
@@ -38,12 +42,6 @@ def write(source, arch, file, workdir, classes=None):
     checkpoints.save(0, variables, {"step": np.int32(0)}, meta, wait=True)
     checkpoints.close()
     return meta
-
-
-def outputs(row, tensors):
-    """The number of classes of a reference's tensors: the length of its head."""
-    prepared = row["prepare"](tensors) if "prepare" in row else tensors
-    return len(prepared[row["head"]])
 
 
 def class_names(row, arch, file, count, classes=None):
@@ -80,33 +78,49 @@ def read_names(path, arch):
     return [str(name).strip() for name in found if str(name).strip()]
 
 
-def make_config(row, names):
+def model_of(row):
+    """The model section: a net's mean and std are its fields, its order and `model` are its preprocessing's."""
+    fields = {"name": row["model"], "variant": row["variant"]} | row.get("fields", {})
+    seen, known = row["preprocess"], models.family(row["model"]).Model.__dataclass_fields__
+    fields |= {"order": seen["order"]} if "order" in known and seen.get("order") in ("RGB", "BGR") else {}
+    return fields | seen.get("model", {})
+
+
+def inputs_of(row, channels):
+    """{modalities, flow} of a data section, by the channels of the net's input where it has one."""
+    shape, seen = row.get("input"), row["preprocess"]
+    by_name = shape if isinstance(shape, dict) else {"rgb" if channels == 3 else "flow": (channels,)}
+    options = {key: seen[key] for key in ("bound",) if key in seen} | dict(seen.get("flow", {}))
+    options = {key: value for key, value in options.items() if key in data.DEFAULTS["flow"]}
+    if "flow" in by_name:
+        options = {"stack": by_name["flow"][-1] // 2} | options
+    return {"modalities": tuple(by_name), "flow": options if "flow" in by_name else {}}
+
+
+def make_config(row, names, channels=3):
     """The config by which a converted net predicts, is evaluated and can be trained on, all of it a flag."""
     seen = row["preprocess"]
-    fields = {key: seen[key] for key in ("mean", "std", "order") if key in seen and has_field(row, key)}
     frames, size = seen["frames"], seen["size"]
     sampler = seen.get("sampler", SAMPLERS.get(frames, "random_clip"))
-    modalities = tuple(row["input"]) if isinstance(row.get("input"), dict) else (seen.get("modality", "rgb"),)
     return ConfigDict(
         {
             "seed": 0,
             "steps": 1000,
-            "model": {"name": row["model"], "variant": row["variant"]} | row.get("fields", {}) | fields,
+            "model": model_of(row),
             "data": {
                 "source": "auto",
                 "path": "",
                 "classes": tuple(names),
                 "batch_size": 8,
                 "short_side": 0,
-                "fit": seen.get("fit", "crop"),
-                "modalities": modalities,
-                "flow": seen.get("flow", {}),
+                "interpolation": seen.get("interpolation", "area"),
                 "clip": {"sampler": sampler, "size": frames, "stride": seen.get("stride", 1)},
                 "augment": {"size": size, "flip": 0.5},
                 "workers": 0,
                 "threads": 4,
                 "max_bad": 0.05,
-            },
+            }
+            | inputs_of(row, channels),
             "eval": {
                 "every": 500,
                 "batch_size": 4,
@@ -126,11 +140,6 @@ def make_config(row, names):
             "log_every": 25,
         }
     )
-
-
-def has_field(row, name):
-    """Whether the net of a row has a field."""
-    return name in models.family(row["model"]).Model.__dataclass_fields__
 
 
 def reference_of(text):

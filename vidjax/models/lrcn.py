@@ -231,8 +231,8 @@ PREPROCESS = {
     "std": 1.0,
     "frames": 20,
     "sampler": "part_starts",
-    "resize": 0,
-    "fit": "squeeze_linear",
+    "resize": (64, 64),
+    "interpolation": "linear",
     "size": 64,
 }
 
