@@ -59,7 +59,7 @@ def local_response_norm(x, size=5, alpha=1e-4, beta=0.75, k=1.0):
     """
     lo = (size - 1) // 2
     window, pads = (1,) * (x.ndim - 1) + (size,), ((0, 0),) * (x.ndim - 1) + ((lo, size - 1 - lo),)
-    total = jax.lax.reduce_window(jnp.square(x), jnp.zeros((), x.dtype), jax.lax.add, window, (1,) * x.ndim, pads)
+    total = jax.lax.reduce_window(jnp.square(x), 0.0, jax.lax.add, window, (1,) * x.ndim, pads)
     return x / (k + alpha / size * total) ** beta
 
 
