@@ -40,6 +40,18 @@ VARIANTS |= {f"{net}_bn": VARIANTS[net] | {"batch_norm": True} for net in _DEPTH
 VARIANTS["cnn_m_2048"] = _CNN_M
 VARIANTS["cnn_m_2048_temporal"] = _CNN_M | {"norms": (1,)}  # Simonyan & Zisserman, NIPS 2014, section 5: to save memory
 
+VARIANTS["vgg_small"] = {  # ours, for frames of about 40x40
+    "depths": (1,) * 4,
+    "widths": (16, 32, 48, 64),
+    "kernels": (3,) * 4,
+    "strides": (1,) * 4,
+    "pads": (1,) * 4,
+    "pools": (1, 2),
+    "window": 2,
+    "fc": (),
+    "batch_norm": True,
+}
+
 
 class Backbone(nn.Module):
     """Plain net on every frame: (B, T, H, W, C) -> activations, `map` the last pool's, `features` the last fc's.
@@ -49,6 +61,7 @@ class Backbone(nn.Module):
     conv1_1, norm1, pool1, ..., fc6, fc7; a convolution or fc is its ReLU's output, an fc after its dropout, one
     number of `dropout` each or one for all. Without `fc`, `features` (B, T, D) is the mean of `map`.
     `after` and `until` run a part: the layers that follow one whose activation `x` is, and none past another.
+    The last pool takes `pool_frames` frames together, two apart; all of them where there are fewer.
     """
 
     depths: tuple
@@ -61,6 +74,7 @@ class Backbone(nn.Module):
     norms: tuple = ()
     fc: tuple = (4096, 4096)
     batch_norm: bool = False
+    pool_frames: int = 1
     dropout: float | tuple = 0.5
     dtype: str = "float32"
     bn_momentum: float = 0.9
@@ -89,7 +103,8 @@ class Backbone(nn.Module):
             case "norm":
                 return local_response_norm(x, 5, 5e-4, 0.75, 2.0)  # Caffe divides 5e-4 by 5
             case "pool":
-                window, strides = (1, self.window, self.window), (1, 2, 2)
+                frames = min(self.pool_frames, x.shape[1]) if int(stage) == max(self.pools) else 1
+                window, strides = (frames, self.window, self.window), (1 if frames == 1 else 2, 2, 2)
                 pads = ceil_pads(x.shape[1:4], window, strides) if self.window > 2 else "VALID"
                 return nn.max_pool(x, window, strides, pads)
         i = int(stage) - 6
