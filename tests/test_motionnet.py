@@ -233,3 +233,152 @@ def test_computed_in_bfloat16_it_still_gives_float32():
 def test_field_errors(fields, frames, sentence):
     with pytest.raises(ValueError, match=sentence):
         models.shapes(build(**fields), (1, frames, 16, 16, 3))
+
+
+def caffe_downsample(picture, height, width):
+    """The reference's Downsample layer on (H, W, C): tents around positions that keep the corners, pixel by pixel."""
+    h, w, c = picture.shape
+    tall, wide = (h - 1) / (height - 1), (w - 1) / (width - 1)
+    found = np.zeros((height, width, c))
+    for i, j in np.ndindex(height, width):
+        total = 0
+        for y, x in np.ndindex(h, w):
+            weight = max(0, 1 - abs(y - i * tall) / tall) * max(0, 1 - abs(x - j * wide) / wide)
+            found[i, j] += weight * picture[y, x]
+            total += weight
+        found[i, j] /= total
+    return found
+
+
+def caffe_warp(picture, flow):
+    """The reference's FlowTransformer layer: bilinear, pixels outside are 0."""
+    h, w, c = picture.shape
+    found = np.zeros((h, w, c))
+    for i, j in np.ndindex(h, w):
+        x, y = j + flow[i, j, 0], i + flow[i, j, 1]
+        for m, n in np.ndindex(2, 2):
+            row, column = int(np.floor(y)) + m, int(np.floor(x)) + n
+            if 0 <= row < h and 0 <= column < w:
+                found[i, j] += (1 - abs(y - row)) * (1 - abs(x - column)) * picture[row, column]
+    return found
+
+
+def caffe_ssim(x, y):
+    """The reference's SSIMLoss layer on one channel (H, W), kernel and stride 8."""
+    h, w = x.shape
+    grid = np.arange(8) - 4
+    bell = np.exp(-(grid[:, None] ** 2 + grid[None] ** 2) / (2 * (16 / 12) ** 2))
+    bell, total = bell / bell.sum(), 0
+    for i, j in np.ndindex(-(-h // 8), -(-w // 8)):
+        a, b = (v[8 * i : 8 * i + 8, 8 * j : 8 * j + 8] for v in (x, y))
+        k = bell[: a.shape[0], : a.shape[1]]
+        ua, ub = (k * a).sum(), (k * b).sum()
+        saa, sbb, sab = (k * a * a).sum() - ua**2, (k * b * b).sum() - ub**2, (k * a * b).sum() - ua * ub
+        total += 1 - (2 * ua * ub + 1e-4) / (ua**2 + ub**2 + 1e-4) * (2 * sab + 1e-3) / (saa + sbb + 1e-3)
+    return total
+
+
+def caffe_charbonnier(x, mask, power, scale):
+    """The reference's CharbonnierLoss on (C, H, W), summed over the mask, less what an error of 0 would cost."""
+    cost = ((scale * x) ** 2 + 1e-6) ** power - 1e-6**power
+    return (cost * mask).sum()
+
+
+def caffe_losses(video, predicted):
+    """train.prototxt's losses of one clip (T, H, W, 3) and predictions {level: (h, w, 2n)} of a batch of one."""
+    x = (video - np.array(motionnet.MEAN)).astype(np.float64)
+    x = x / (1 + 1 / 9 * (x**2).sum(-1, keepdims=True)) ** 0.7  # LRN over 9 channels: over all three
+    found = dict.fromkeys(("photometric", "ssim", "smoothness"), 0.0)
+    for level, flow in predicted.items():
+        h, w, channels = flow.shape
+        scale = 20 / 2 ** (level - 1)
+        mask, border = np.ones((h, w)), int(np.floor(0.1 * min(h, w) + 0.5))
+        for b in range(border):
+            mask[[b, h - 1 - b]] = mask[:, [b, w - 1 - b]] = 0
+        frames = [caffe_downsample(frame, h, w) for frame in x]
+        valid = 3 * len(frames[1:]) * mask.sum()
+        for k in range(channels // 2):
+            warped = caffe_warp(frames[k + 1], scale * flow[..., 2 * k : 2 * k + 2])
+            error = (frames[k] - warped).transpose(2, 0, 1)
+            found["photometric"] += caffe_charbonnier(error, mask, 0.4, 255) / valid
+            for c in range(3):
+                found["ssim"] += 0.01 * 2 ** (level - 2) * caffe_ssim(warped[..., c], frames[k][..., c])
+        right, down = np.zeros((2, channels, h, w))
+        right[..., :-1] = (flow[:, :-1] - flow[:, 1:]).transpose(2, 0, 1)
+        down[:, :-1] = (flow[:-1] - flow[1:]).transpose(2, 0, 1)
+        found["smoothness"] += sum(caffe_charbonnier(delta, mask, 0.3, scale) for delta in (right, down)) / valid
+    return found
+
+
+def test_losses_are_the_references():
+    """Every layer of its train.prototxt between predictions and losses, pixel by pixel in float64."""
+    rng, model = np.random.default_rng(0), build()
+    video = rng.random((2, 3, 20, 28, 3), np.float32)
+    predicted = {2: 0.05 * rng.normal(size=(2, 10, 14, 4)), 3: 0.2 * rng.normal(size=(2, 5, 7, 4))}
+    out = {f"flow{k}": motionnet._pixels(jnp.asarray(x, jnp.float32), k) for k, x in predicted.items()}
+    found = jax.jit(lambda v, out: motionnet.losses(model, v, out))(video, out)
+    for i in range(2):
+        expected = caffe_losses(video[i], {level: x[i] for level, x in predicted.items()})
+        assert expected.keys() == found.keys()
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name][i], value, rtol=2e-5, err_msg=name)  # float32, powers below a half
+
+
+def test_a_known_translation_costs_nothing():
+    """Frames that move by whole pixels of a level's grid: the right flow is far cheaper than none."""
+    flow = np.float32([(2, -1), (-1, 1)])
+    frames = np.stack([shifted(f, i, frames=4, size=24) for i, f in enumerate(flow)])
+    fields = np.broadcast_to(flow[:, None, None, None], (2, 3, 24, 24, 2))
+
+    def costs(fields):
+        warped = motionnet.warp(frames[:, 1:].reshape(6, 24, 24, 3), fields.reshape(6, 24, 24, 2)).reshape(
+            2, 3, 24, 24, 3
+        )
+        return motionnet.photometric(frames[:, :-1], warped), warped
+
+    right, warped = costs(fields)
+    np.testing.assert_allclose(warped[:, :, 2:-2, 2:-2], frames[:, :-1, 2:-2, 2:-2], atol=1e-5)  # sines in float32
+    wrong, _ = costs(np.zeros_like(fields))
+    assert np.max(right) < 1e-3 < 1 < np.min(wrong)
+    assert np.max(costs(fields + 0.5)[0]) > 1
+
+
+def test_a_constant_flow_is_smooth_and_equal_pictures_are_similar():
+    flow = np.broadcast_to(np.float32([3, -7]), (2, 4, 9, 11, 2))
+    assert np.abs(motionnet.roughness(flow)).max() < 1e-7  # a power in float32, less the same in float64
+    tilted = flow + np.float32([1, 0]) * np.arange(11, dtype=np.float32)[:, None]
+    np.testing.assert_allclose(motionnet.roughness(tilted), np.full(2, 1 / 3), rtol=0.02)  # 1 ** 0.6, over 3
+    pictures = np.random.default_rng(0).random((2, 3, 16, 20, 3), np.float32)
+    assert np.abs(motionnet.dissimilarity(pictures, pictures)).max() < 1e-4  # of 54 windows, float32
+    assert np.min(motionnet.dissimilarity(pictures, pictures[:, ::-1].copy())) > 10
+
+
+def test_it_learns_translations_without_being_told():
+    """Two clips, shown by themselves: the unsupervised losses alone bring the end-point error below half a pixel."""
+    flows = np.float32([(2, -1), (-2, 1)])
+    video = np.stack([shifted(flow, i, size=32) for i, flow in enumerate(flows)])
+    target = np.broadcast_to(flows[:, None, None, None], (2, 2, 32, 32, 2))
+    model, tx = build(), optax.adam(3e-3)
+    params = he_normal(models.shapes(model, video.shape))
+    for name, layer in params["params"].items():  # a first flow of a few pixels: photometry sees no further
+        if name.startswith("predict"):
+            layer["conv"]["kernel"] *= 0.1
+    opt_state = tx.init(params)
+
+    @jax.jit
+    def step(params, opt_state):
+        def cost(params):
+            flow, out = model.apply(params, video, train=True)
+            error = jnp.sqrt(jnp.sum(jnp.square(flow - target), -1))[:, :, 4:-4, 4:-4].mean()
+            return sum(value.mean() for value in motionnet.losses(model, video, out).values()), error
+
+        (_, error), grads = jax.value_and_grad(cost, has_aux=True)(params)
+        updates, opt_state = tx.update(grads, opt_state)
+        return optax.apply_updates(params, updates), opt_state, error
+
+    errors = []  # of the fields, in pixels
+    for _ in range(80):
+        params, opt_state, error = step(params, opt_state)
+        errors.append(float(error))
+    assert errors[0] > 1.5
+    assert max(errors[-10:]) < 0.5
