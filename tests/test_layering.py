@@ -55,6 +55,7 @@ ALLOWED = {
     "splits": set(),
     "evaluate": {"checkpoint", "config", "data", "inputs", "logs", "models", "report", "sharding"},
     "predict": {"checkpoint", "config", "data", "evaluate", "inputs", "models"},
+    "converted": {"checkpoint", "config", "convert", "data", "evaluate", "models"},
     "train": {
         *("checkpoint", "config", "data", "evaluate", "inputs", "logs", "losses", "mixing", "models", "optim"),
         *("nn", "sharding", "transfer"),
@@ -76,6 +77,7 @@ def test_rooms_import_only_what_lies_below(file):
         ("flax.linen", {"backbones", "models", "nn", "recurrent"}),
         ("orbax", {"checkpoint"}),
         ("clu", {"logs"}),
+        ("h5py", {"convert"}),
         ("grain", {"data"}),
         ("av", {"data"}),
         ("pickle", set()),
