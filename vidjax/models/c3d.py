@@ -108,6 +108,9 @@ class Model(nn.Module):
                 x = out[name] = nn.relu(x)
             rounding = "floor" if self.rounding == "symmetric" and i < len(self.stages) else self.rounding
             x = out[f"pool{i}"] = _pool(x, 1 if i == 1 else 2, rounding)
+        if not x.size:
+            t, h, w = video.shape[1:4]
+            raise ValueError(f"A clip of {t}x{h}x{w} is too small for this c3d net's pools: set data.clip and augment.")
         x = x.reshape(len(x), -1)
         for name, width in zip(("fc6", "fc7"), self.hidden, strict=True):
             x = out[name] = nn.relu(dense(width, bias_init=bias, name=name)(x)).astype(jnp.float32)
