@@ -11,15 +11,18 @@ def motion(argv):
     """Render the motion suite: eight classes that only motion tells apart.
 
     vidjax data motion --out=data/motion
+    vidjax data motion --suite=correspondence --out=data/correspondence
+
+    The suite correspondence asks which of two shapes moves how, order in what order a shape changes its form.
     """
-    values, _ = parse(motion, argv, [out_flag])
+    values, _ = parse(motion, argv, [out_flag, suite_flag])
     need(values, "out")
     from vidjax import logs
     from vidjax.data import motion as owner
 
     with logs.counter("rendering") as progress:
-        owner.render(values.out, progress=progress)
-    print(f"the motion suite is in {values.out}")
+        owner.render(values.out, suite=values.suite, progress=progress)
+    print(f"the suite {values.suite} is in {values.out}")
     return 0
 
 
@@ -180,6 +183,11 @@ def name_unreadable(errors, out):
         print(f"unreadable {name}: {error}")
     if errors:
         print(f"{len(errors)} unreadable in all, listed in {out}/manifest.json")
+
+
+def suite_flag(values):
+    text = "motion, correspondence or order; default motion"
+    flags.DEFINE_enum("suite", "motion", ["motion", "correspondence", "order"], text, flag_values=values)
 
 
 def out_flag(values):

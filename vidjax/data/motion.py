@@ -18,27 +18,11 @@ import cv2
 import numpy as np
 
 from vidjax.data import video
+from vidjax.data.choreography import CLASSES, FLIP, FLIP_PAIRS, MOTIONS, RANGES, SHAPES, SPEEDS, SUITES, states
 
-# Per frame, in units of the clip's speeds: x (right), y (down), angle (clockwise), log-size.
-MOTIONS = {
-    "left": (-1, 0, 0, 0),
-    "right": (1, 0, 0, 0),
-    "up": (0, -1, 0, 0),
-    "down": (0, 1, 0, 0),
-    "clockwise": (0, 0, 1, 0),
-    "counterclockwise": (0, 0, -1, 0),
-    "grow": (0, 0, 0, 1),
-    "shrink": (0, 0, 0, -1),
-    "still": (0, 0, 0, 0),
-}
-CLASSES = tuple(name for name in MOTIONS if name != "still")
-FLIP_PAIRS = (("left", "right"), ("clockwise", "counterclockwise"))
-FLIP = {a: b for pair in FLIP_PAIRS for a, b in (pair, pair[::-1])}
+__all__ = ["CLASSES", "FLIP", "FLIP_PAIRS", "SUITES", "draw", "render", "scene", "states", "texture"]
 
-# The shape's state in a frame, in widths of the picture and radians: centre, angle, log of its radius.
-RANGES = np.array([(0.18, 0.82), (0.18, 0.82), (0.0, 2 * math.pi), (math.log(0.14), math.log(0.4))])
-SPEEDS = np.array([(0.03, 0.06), (0.03, 0.06), (0.14, 0.28), (0.05, 0.08)])
-SHAPES = ("rectangle", "ellipse", "triangle", "cross")
+
 TEXTURES = {  # family: possible numbers of cells or periods per tile
     "train": {"noise": (4, 6, 9), "stripes": (3, 5), "checker": (4, 8), "blobs": (5, 9)},
     "eval": {"noise": (5, 7, 8), "stripes": (4, 6), "checker": (6, 10), "waves": (3, 4)},
@@ -116,13 +100,6 @@ def texture(name):
     return (tile - tile.min()) / max(float(np.ptp(tile)), 1e-6)
 
 
-def states(plan, label):
-    """Centre x, y, angle and log-radius of the shape in every frame of a scene filmed as class `label`: (T, 4)."""
-    low, high = RANGES.T
-    time = np.arange(plan["length"])[:, None] - plan["reference"]
-    return low + (plan["state"] + time * plan["speed"] * np.array(MOTIONS[label]) - low) % (high - low)
-
-
 def distance(shape, aspect, u, v):
     """Signed distance, negative inside, to a shape of radius 1 in its own axes."""
     if shape == "rectangle":
@@ -135,20 +112,21 @@ def distance(shape, aspect, u, v):
     return np.minimum(np.maximum(u - 1, v - arm), np.maximum(v - 1, u - arm))
 
 
-def draw(plan, label, size=48):
-    """A scene filmed as class `label`: uint8 (T, size, size, 3)."""
-    x, y, angle, scale = (a[:, None, None].astype(np.float32) for a in states(plan, label).T)
-    radius, cos, sin = np.exp(scale), np.cos(angle), np.sin(angle)
+def draw(plan, label, size=48, suite="motion"):
+    """A scene filmed as class `label` of a suite: uint8 (T, size, size, 3)."""
     rows, columns = np.mgrid[0:size, 0:size].astype(np.float32) + 0.5
     rows, columns = rows / size, columns / size
-    u = (cos * (columns - x) + sin * (rows - y)) / radius
-    v = (cos * (rows - y) - sin * (columns - x)) / radius
-    mask = np.clip(0.5 - distance(plan["shape"], plan["aspect"], u, v) * radius * size, 0, 1)[..., None]
-    front = paint(plan["foreground"], plan["foreground_colours"], u * 0.4, v * 0.4)
     shift = plan["background_path"][:, :, None, None].astype(np.float32)
-    back = paint(plan["background"], plan["background_colours"], columns - shift[:, 0], rows - shift[:, 1])
-    pixels = back + mask * (front - back)
-    noise = np.random.default_rng(plan["noise_seed"]).standard_normal(mask.shape, np.float32)
+    pixels = paint(plan["background"], plan["background_colours"], columns - shift[:, 0], rows - shift[:, 1])
+    for layer in SUITES[suite][1](plan, label):
+        x, y, angle, scale = (a[:, None, None].astype(np.float32) for a in layer["states"].T)
+        radius, cos, sin = np.exp(scale), np.cos(angle), np.sin(angle)
+        u = (cos * (columns - x) + sin * (rows - y)) / radius
+        v = (cos * (rows - y) - sin * (columns - x)) / radius
+        mask = np.clip(0.5 - distance(layer["shape"], plan["aspect"], u, v) * radius * size, 0, 1)[..., None]
+        mask *= layer.get("shown", np.ones(len(mask)))[:, None, None, None].astype(np.float32)
+        pixels = pixels + mask * (paint(plan["foreground"], layer["colours"], u * 0.4, v * 0.4) - pixels)
+    noise = np.random.default_rng(plan["noise_seed"]).standard_normal((*pixels.shape[:3], 1), np.float32)
     return np.clip(pixels + plan["noise"] * noise + 0.5, 0, 255).astype(np.uint8)
 
 
@@ -163,18 +141,23 @@ def paint(name, pair, x, y):
 
 
 def render(
-    out, *, train=2400, evaluation=480, size=48, frames=(8, 16), seed=0, classes=CLASSES, workers=0, progress=None
-):
+    out, *, train=2400, evaluation=480, size=48, frames=(8, 16), seed=0, suite="motion", classes=(), workers=0,
+    progress=None,
+):  # fmt: skip
     """Writes `out/{train,eval}/<class>/<scene>.mp4` and, last, the manifest `out/motion.json`; returns files written.
 
-    `train` and `evaluation` count files; `frames` is a length or a (least, most) pair. `workers` processes share the
-    work (0: this one). What a killed or finished call with the same parameters left is kept; `progress(done, total)`
+    `suite` is motion, correspondence or order (choreography.py), `classes` are by default all of its own. `train` and
+    `evaluation` count files; `frames` is a length or a (least, most) pair. `workers` processes share the work (0: this
+    one). What a killed or finished call with the same parameters left is kept; `progress(done, total)`
     is called after each file. Raises ValueError for bad parameters and for a folder that holds anything else.
     """
     out = pathlib.Path(out)
     frames = (frames, frames) if isinstance(frames, int) else tuple(frames)
     given = {"version": VERSION, "train": train, "evaluation": evaluation, "size": size, "frames": list(frames)}
-    given |= {"seed": seed, "classes": list(classes)}
+    if suite not in SUITES:
+        raise ValueError(f"motion: suite is one of {', '.join(SUITES)}, not {suite!r}")
+    classes = tuple(classes) or SUITES[suite][0]
+    given |= {"seed": seed, "classes": list(classes)} | ({"suite": suite} if suite != "motion" else {})
     check(given)
     claim(out, given)
     jobs = [(split, n) for split, count in (("train", train), ("eval", evaluation)) for n in range(count)]
@@ -194,9 +177,10 @@ def render(
 def check(given):
     """Raises ValueError with one sentence for parameters that cannot be rendered."""
     low, high = given["frames"]
-    unknown = [name for name in given["classes"] if name not in MOTIONS]
+    known = SUITES[given["suite"]][0] if "suite" in given else MOTIONS
+    unknown = [name for name in given["classes"] if name not in known]
     if unknown:
-        raise ValueError(f"motion: no class {unknown[0]!r}; choose from {', '.join(MOTIONS)}")
+        raise ValueError(f"motion: no class {unknown[0]!r}; choose from {', '.join(known)}")
     if not given["classes"] or given["train"] < 0 or given["evaluation"] < 0:
         raise ValueError("motion: `classes` is empty, or `train` or `evaluation` is negative")
     if given["size"] < 16 or given["size"] % 2:
@@ -212,7 +196,9 @@ def claim(out, given):
         there = known(out)  # another process may have begun between the two looks
         if there is None:
             raise ValueError(f"{out} is not empty and has no motion.json: name another folder for the motion suite")
-    for key, value in given.items() if there is not None else ():
+    keys = ["suite", *given, *(there or {})]
+    for key in dict.fromkeys(key for key in keys if key != "textures") if there is not None else ():
+        value = given.get(key)
         if there.get(key) != value:
             other = f"{key} {there.get(key)}, not {value}"
             raise ValueError(f"{out} holds a motion suite with {other}: name another folder, or delete it")
@@ -255,7 +241,7 @@ def write(job, out, given):
     path = out / clip_path(*job, given["classes"])
     path.parent.mkdir(parents=True, exist_ok=True)
     label = given["classes"][job[1] % len(given["classes"])]
-    video.write(path, draw(plan_of(given, *job), label, given["size"]), fps=FPS)
+    video.write(path, draw(plan_of(given, *job), label, given["size"], given.get("suite", "motion")), fps=FPS)
 
 
 def spread(work, todo, workers):
