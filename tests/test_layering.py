@@ -48,7 +48,7 @@ ALLOWED = {
     "checkpoint": {"checkpoint"},
     "report": {"progress"},
     "commandline": {"__version__", "config", "data", "optim", "transfer"},
-    "transfer": {"checkpoint"},
+    "transfer": {"checkpoint", "inflate"},
     "converted": {"__version__", "checkpoint", "config", "convert", "data", "evaluate", "models"},
     "encoding": set(),
     "inflate": set(),

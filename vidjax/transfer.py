@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from vidjax import checkpoint
+from vidjax import checkpoint, inflate
 
 DEFAULTS = {"path": "", "step": -1, "skip": "", "rename": (), "inflate": False, "channels": False}
 
@@ -73,13 +73,11 @@ def fit(value, shape, section):
     if value.shape == shape:
         return value, "taken"
     if value.ndim == len(shape) == 5:
-        how = []
-        (t, *_, c, _), made = value.shape, value
-        if section["inflate"] and t == 1 < shape[0]:
-            made, how = np.repeat(made, shape[0], 0) / shape[0], [*how, f"inflated to {shape[0]} frames"]
-        if section["channels"] and c != shape[3] and c == 3:
-            made = np.repeat(made.mean(3, keepdims=True), shape[3], 3)
-            how.append(f"averaged to {shape[3]} channels")
+        made, how = value, []
+        if section["inflate"] and value.shape[0] == 1 < shape[0]:
+            made, how = inflate.kernel(made, shape[0]), [f"inflated to {shape[0]} frames"]
+        if section["channels"] and value.shape[3] == 3 != shape[3]:
+            made, how = inflate.channels(made, shape[3]), [*how, f"averaged to {shape[3]} channels"]
         if made.shape == shape:
             return made, " and ".join(how)
     return None, ""
