@@ -79,6 +79,27 @@ def test_a_net_trains_and_predicts_on_a_motionnets_flow(videos, tmp_path, motion
     np.testing.assert_allclose(predict.Predictor(str(tmp_path))(str(path))["scores"].sum(1), 1, rtol=1e-5)
 
 
+def test_the_motionnet_of_a_hidden_two_stream_net_makes_flow(tmp_path):
+    cfg = {"name": "hidden_two_stream", "variant": "small", "frames": 3}
+    whole = models.build(cfg)
+    rng, shapes = np.random.default_rng(0), models.shapes(whole, (1, 3, 24, 24, 3))
+    variables = jax.tree.map(lambda x: (0.1 * rng.normal(size=x.shape)).astype(x.dtype), shapes)
+    saved = checkpoint.Checkpoints(str(tmp_path))
+    saved.save(1, variables=variables, train={}, meta={"config": {"model": cfg}, "class_names": []})
+    saved.close()
+    section = data.options(
+        {"modalities": ("flow",), "flow": {"source": "motionnet", "path": str(tmp_path), "stack": 2}}
+    )
+    frames = rng.integers(0, 256, (1, 1, 3, 24, 24, 3), np.uint8)
+    net = inputs.load_net(section)
+    seen = inputs.preparer(section)({"flow_frames": frames}, net)
+    tiny.assert_equal(net["params"], variables["params"]["motionnet"])
+    _, out = whole.apply(variables, jnp.asarray(frames[:, 0] / np.float32(255)), train=False)
+    fields = motionnet.double(2 * out["motionnet/flow2"])
+    expected = np.clip(fields / 20, -1, 1).transpose(0, 2, 3, 1, 4).reshape(1, 1, 24, 24, 4)
+    assert np.abs(np.asarray(seen) - expected).max() <= 1.01 / 255  # rounded to 255 levels of [-1, 1]
+
+
 def test_another_checkpoint_makes_no_flow(videos, tmp_path):
     cfg = tiny.make_config(videos, steps=1, checkpoint_every=1, optim__warmup=0)
     train.train(cfg, str(tmp_path))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from vidjax import checkpoint, flow, models
 from vidjax.data import modalities, stacking
-from vidjax.models import motionnet
+from vidjax.models import hidden_two_stream, motionnet
 
 BT601 = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))  # full range: (R, G, B) from (Y, U, V)
 
@@ -21,9 +21,10 @@ def preparer(data):
     model = None
     if has_net(data):
         meta = checkpoint.read_meta(data["flow"]["path"])["config"]["model"]
-        if meta["name"] != "motionnet":
+        if meta["name"] not in ("motionnet", "hidden_two_stream"):
             raise ValueError(f"data.flow.path {data['flow']['path']} holds a {meta['name']} model, not a motionnet.")
         model = models.build(meta)
+        model = model if meta["name"] == "motionnet" else hidden_two_stream.flow_net(model, parent=None)
     return functools.partial(prepare, data=data, model=model)
 
 
@@ -35,12 +36,15 @@ def has_net(data):
 def load_net(data, place=None):
     """The variables of the net that makes the flow, from the checkpoint in `flow.path`; None where none does.
 
-    `place` is the sharding of each of them; by default they are on the first device.
+    Of a hidden two-stream net they are its MotionNet's. `place` is the sharding of each of them; by default they are on
+    the first device.
     """
     if not has_net(data):
         return None
     place = place or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return checkpoint.load_variables(data["flow"]["path"], shardings=place)[0]
+    variables = checkpoint.load_variables(data["flow"]["path"], shardings=place)[0]
+    inner = variables["params"].get("motionnet")
+    return {"params": inner} if inner else variables
 
 
 def prepare(wire, net=None, *, data, model=None):
