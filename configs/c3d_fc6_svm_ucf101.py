@@ -4,8 +4,8 @@
 
 `--config.features.path` is the run whose net makes the features. Section 4 of the paper: fc6 of 16-frame clips that
 overlap by 8, their mean scaled to length 1, one linear SVM; figure 5 for the principal components.
-Hardware and cost: one GPU, or hours of CPU; not run on UCF101 yet. Expected: the paper reports 82.3 % (mean of 3 splits,
-one net), and on few components 10: 52.8 %, 50: 72.6 %, 100: 75.6 %, 500: 79.4 %.
+Hardware and cost: one GPU, or hours of CPU; not run on UCF101 yet. Expected: the paper reports 82.3 % (3 splits, one
+net), and on few components 10: 52.8 %, 50: 72.6 %, 100: 75.6 %, 500: 79.4 %.
 """
 
 from configs import idt_ut_interaction

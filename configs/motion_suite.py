@@ -1,0 +1,41 @@
+"""Any family's small net on one of the rendered suites: what each kind of net can see.
+
+    vidjax train --config=configs/motion_suite.py:i3d --workdir=runs/motion/i3d
+    vidjax train --config=configs/motion_suite.py:two_stream_fusion,correspondence --workdir=runs/correspondence/fusion
+    vidjax train --config=configs/motion_suite.py:lrcn,order --workdir=runs/order/lrcn
+
+After the colon come a family of `vidjax models`, a suite (motion, correspondence or order, see
+vidjax/data/choreography.py) and, for a run of seconds, `smoke`. Frames and modalities are those of the small variant.
+Hardware and cost: 2 CPU cores, two to five minutes. Expected: see the table in the README; chance is 12.5 %, 25 % and
+16.7 % top-1 of 480 held-out videos.
+"""
+
+from configs import quickstart
+from vidjax import models
+from vidjax.data import choreography
+
+
+def get_config(arg=""):
+    """The config of `FAMILY[,SUITE][,smoke]`; ValueError for words that are neither."""
+    words = [word for word in arg.split(",") if word]
+    smoke = "smoke" in words
+    suite = next((word for word in words if word in choreography.SUITES), "motion")
+    names = [word for word in words if word not in ("smoke", suite)] or ["r3d"]
+    if len(names) > 1:
+        raise ValueError(f"configs/motion_suite.py takes one family, a suite and smoke after the colon, not {arg!r}")
+    cfg = quickstart.get_config("smoke" if smoke else "")
+    cfg.model = {"name": names[0], "variant": "small"}
+    shape = models.family(names[0]).SIZES["small"]["input"]
+    several = shape if isinstance(shape, dict) else {"rgb" if shape[-1] == 3 else "flow": shape}
+    cfg.data.modalities = tuple(several)
+    cfg.data.clip.size = next(iter(several.values()))[0]
+    if "flow" in several:
+        flow = {"source": "online", "method": "dis", "bound": 4.0, "stack": several["flow"][-1] // 2}
+        cfg.data.flow = flow
+    if suite != "motion":
+        cfg.data.motion.suite = suite
+        cfg.data.motion.out = f"data/{suite}{'_smoke' if smoke else ''}"
+        cfg.data.augment.flip_pairs = (("red_left", "red_right"),) if suite == "correspondence" else ()
+    if suite == "order":
+        cfg.data.clip.sampler = "segments"  # a clip spans the whole video
+    return cfg
