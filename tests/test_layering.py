@@ -57,7 +57,6 @@ ALLOWED = {
     "splits": set(),
     "evaluate": {"checkpoint", "config", "data", "inputs", "logs", "models", "report", "sharding"},
     "predict": {"checkpoint", "config", "data", "evaluate", "inputs", "models"},
-    "converted": {"checkpoint", "config", "convert", "data", "evaluate", "models"},
     "train": {
         *("checkpoint", "config", "data", "evaluate", "inputs", "logs", "losses", "mixing", "models", "optim"),
         *("nn", "sharding", "transfer"),

@@ -81,7 +81,7 @@ def test_hash_split_is_stratified_and_stable(put):
     after = {split: {row["id"] for row in rows} for split, rows in lists.folder(root).items()}
     for split in before:
         assert before[split] - {"jump/3.mp4"} == after[split] - {"run/new.mp4"}
-    assert not lists.folder(root, eval_fraction=0)["eval"]
+    assert not lists.folder(root, held={"fraction": 0})["eval"]
 
 
 def test_bad_files_are_rows_with_their_reason(put, tmp_path):
@@ -196,7 +196,7 @@ def test_csv_in_another_encoding_and_no_csv(tmp_path):
         ({"path": ""}, "data.path is empty"),
         ({"path": "/no/such"}, "/no/such is not a folder"),
         ({"eval_fraction": 1.0}, "data.eval_fraction"),
-        ({"group_column": "take"}, "go together"),
+        ({"eval_groups": ("take",)}, "names groups of data.group_column"),
         ({"classes": ("b",)}, "a/1.mp4 has label 'a', which is not in data.classes"),
         ({"motion": {"fames": 3}}, "data.motion: no key 'fames'"),
     ],

@@ -1,13 +1,11 @@
 """Lists of videos with labels, before any file is opened: a folder of classes, a CSV file, and their two sides."""
 
-import collections
 import csv
-import hashlib
 import logging
 import os
 import pathlib
 
-from vidjax.data import index
+from vidjax.data import holdout, index
 
 EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v", ".gif", ".wmv", ".flv", ".3gp")
 EVAL_FOLDERS = ("eval", "val", "validation", "test")
@@ -17,30 +15,31 @@ LOG = logging.getLogger("vidjax")
 
 def listing(path, cfg):
     """{train: rows, eval: rows} of one folder or CSV file, by `cfg`'s rules; labels are still names."""
-    kind = cfg["source"]
+    kind, names = cfg["source"], {"fraction": "eval_fraction", "pattern": "group_pattern", "folds": "folds"}
+    held = {name: cfg[key] for name, key in names.items()} | {"split": cfg["split"]}
     if kind == "csv" or (kind == "auto" and path.suffix.lower() == ".csv"):
-        keys = ("path_column", "label_column", "split_column", "group_column", "eval_groups", "eval_fraction")
-        return csv_list(path, **{key: cfg[key] for key in keys})
-    return folder(path, eval_fraction=cfg["eval_fraction"])
+        keys = ("path_column", "label_column", "split_column", "group_column", "eval_groups")
+        return csv_list(path, **{key: cfg[key] for key in keys}, held=held)
+    return folder(path, held=held)
 
 
-def folder(path, *, eval_fraction=0.2):
+def folder(path, *, held=None):
     """Lists `path/<class>/**/<video>`: {train: [{id, path, label}], eval: [...]}.
 
-    Where `path/train` and one of `path/{eval,val,validation,test}` exist they are the splits; otherwise `held_out`
-    decides.
+    Where `path/train` and one of `path/{eval,val,validation,test}` exist they are the splits; otherwise
+    `holdout.held_out` decides, by the arguments `held`.
     """
     path = pathlib.Path(path)
     if not path.is_dir():
         raise ValueError(f"{path} is not a folder: data.path names a folder of class folders or a CSV file")
-    held = [name for name in EVAL_FOLDERS if (path / name).is_dir()]
-    if (path / "train").is_dir() and held:
-        rows = {"train": in_classes(path / "train", path), "eval": in_classes(path / held[0], path)}
+    other = [name for name in EVAL_FOLDERS if (path / name).is_dir()]
+    if (path / "train").is_dir() and other:
+        rows = {"train": in_classes(path / "train", path), "eval": in_classes(path / other[0], path)}
     else:
         rows = {"all": in_classes(path, path)}
     if not any(rows.values()):
         raise ValueError(f"{path} has no videos in class folders ({', '.join(EXTENSIONS)})")
-    return rows if "eval" in rows else held_out(rows["all"], eval_fraction)
+    return rows if "eval" in rows else holdout.held_out(rows["all"], **held or {})
 
 
 def in_classes(path, root):
@@ -78,27 +77,6 @@ def files(path):
     return root, found
 
 
-def held_out(rows, fraction):
-    """Splits rows by a hash of their ids: a file stays on its side whatever comes or goes beside it.
-
-    A class of two or more videos has at least one on each side, unless `fraction` is 0.
-    """
-    sides, by_class = {"train": [], "eval": []}, collections.defaultdict(list)
-    for row in rows:
-        digest = hashlib.sha256(row["id"].encode("utf-8", "surrogateescape")).digest()
-        by_class[row["label"]].append((int.from_bytes(digest[:8]) / 2**64, row["id"]))
-    held = set()
-    for drawn in by_class.values():
-        drawn.sort()
-        count = sum(value < fraction for value, _ in drawn)
-        if fraction and len(drawn) > 1:
-            count = min(max(count, 1), len(drawn) - 1)
-        held |= {name for _, name in drawn[:count]}
-    for row in rows:
-        sides["eval" if row["id"] in held else "train"].append(row)
-    return sides
-
-
 def csv_list(
     path,
     *,
@@ -107,12 +85,13 @@ def csv_list(
     split_column="split",
     group_column="",
     eval_groups=(),
-    eval_fraction=0.2,
+    held=None,
 ):
     """Lists a CSV file of videos, one per row, paths relative to its folder: {train: [{id, path, label}], eval: [...]}.
 
     Rows whose `group_column` is in `eval_groups` are held out; else `split_column` says where a row belongs; else
-    `held_out` does. A file that is not there stays in the list; a column `caption` stays with its row.
+    `holdout.held_out` does, by the arguments `held`, and keeps the groups of `group_column` whole. A file that is not
+    there stays in the list; a column `caption` stays with its row.
     """
     path = pathlib.Path(path)
     entries = read_csv(path, (path_column, label_column, group_column, split_column if split_column != "split" else ""))
@@ -127,7 +106,8 @@ def csv_list(
         if seen.setdefault(row["id"], line) != line:
             raise ValueError(f"{path}, line {line}: {row['id']} is already listed in line {seen[row['id']]}")
         rows.append(row)
-        if group_column:
+        row |= {"group": entry[group_column].strip()} if group_column else {}
+        if eval_groups:
             sides["eval" if entry[group_column].strip() in map(str, eval_groups) else "train"].append(row)
         elif split_column in entry:
             value = entry[split_column]
@@ -135,12 +115,12 @@ def csv_list(
             if not side:
                 raise ValueError(f"{path}, line {line}: column {split_column!r} says {value!r}, not train or eval")
             sides[side].append(row)
-    if group_column and not sides["eval"]:
+    if eval_groups and not sides["eval"]:
         there = sorted({entry[group_column].strip() for _, entry in entries})
         raise ValueError(
             f"{path}: column {group_column!r} has none of {', '.join(map(str, eval_groups))}, only {', '.join(there)}"
         )
-    return sides if any(sides.values()) else held_out(rows, eval_fraction)
+    return sides if any(sides.values()) else holdout.held_out(rows, **held or {})
 
 
 def read_csv(path, needed):

@@ -25,7 +25,9 @@ DEFAULTS = {
     "label_column": "label",
     "split_column": "split",
     "group_column": "",
+    "group_pattern": "",
     "eval_groups": (),
+    "folds": 0,
     "motion": {},
 }
 MOTION_KEYS = ("out", *(key for key in motion.render.__kwdefaults__ if key != "progress"))
@@ -94,7 +96,7 @@ def build_all(cfg, splits, progress=None):
     roots = {"train": path, "eval": path}
     if cfg["eval_path"]:
         roots["eval"] = pathlib.Path(cfg["eval_path"])
-        listed, other = (lists.listing(root, cfg | {"eval_fraction": 0}) for root in roots.values())
+        listed, other = (lists.listing(root, cfg | {"eval_fraction": 0, "folds": 0}) for root in roots.values())
         listed["eval"] = other["eval"] or other["train"]
     else:
         listed = lists.listing(path, cfg)
@@ -168,8 +170,8 @@ def options(cfg):
         raise ValueError("data.path is empty: name a folder of class folders or a CSV file")
     if not 0 <= cfg["eval_fraction"] < 1:
         raise ValueError(f"data.eval_fraction must be at least 0 and below 1, not {cfg['eval_fraction']}")
-    if bool(cfg["group_column"]) != bool(cfg["eval_groups"]):
-        raise ValueError("data.group_column and data.eval_groups go together: set both or neither")
+    if cfg["eval_groups"] and not cfg["group_column"]:
+        raise ValueError("data.eval_groups names groups of data.group_column: set both, or the column alone")
     for key in cfg["motion"]:
         if key not in MOTION_KEYS:
             raise ValueError(f"data.motion: no key {key!r}; keys are {', '.join(MOTION_KEYS)}")
