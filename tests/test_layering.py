@@ -28,6 +28,7 @@ def room(file):
 ALLOWED = {
     "__init__": set(),
     "conv": set(),
+    "visualise": set(),
     "nn": {"conv"},
     "backbones": {"nn", "backbones"},
     "recurrent": {"nn"},
