@@ -114,6 +114,20 @@ def test_streams_train_apart():
     assert {"temporal/conv1/kernel", "temporal_head/kernel"} <= moved
 
 
+@pytest.mark.parametrize("fusion", ["concat", "average"])
+def test_the_fused_loss_stops_at_the_fusion(fusion):
+    video, names = clips(), {}
+    for joint in (True, False):
+        model = build(fusion=fusion, joint=joint)
+        variables = drawn(model, video)
+        score = lambda p, m=model, v=variables: jnp.square(m.apply(v | {"params": p}, video, train=False)[0]).sum()  # noqa: E731
+        found = traverse_util.flatten_dict(jax.jit(jax.grad(score))(variables["params"]), sep="/")
+        names[joint] = {path.split("/")[0] for path, g in found.items() if np.abs(g).max() > 0}
+    heads = {"head"} if fusion == "concat" else {"spatial_head", "temporal_head"}
+    assert names[True] == {"spatial", "temporal"} | heads
+    assert names[False] == (heads if fusion == "concat" else set())
+
+
 def test_caffe_sees_blue_first_and_255_levels():
     video = {key: x[:, :1] for key, x in clips(size=16).items()}
     caffe = two_stream.VARIANTS["two_stream"]

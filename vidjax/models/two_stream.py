@@ -70,7 +70,8 @@ class Model(nn.Module):
 
     `spatial` and `temporal` name backbones; an empty one leaves its stream out. `fusion` "average" gives the log of
     the mean of both softmaxes, "concat" the scores of a layer `head` on both features. Each stream keeps scores of its
-    own in `spatial_logits` and `temporal_logits`, and where there are two, a loss on them as `aux_logits`.
+    own in `spatial_logits` and `temporal_logits`, and where there are two, a loss on them as `aux_logits`. Unless
+    `joint`, the loss of the fused scores stops at the fusion and each stream learns from its own alone.
     `dropout` goes to the fully connected layers of a backbone that has some, or else comes after its features.
     `mean`, `std` and `order` are those of RGB, `flow_mean` and `flow_std` of flow.
     """
@@ -78,6 +79,7 @@ class Model(nn.Module):
     spatial: str = ""
     temporal: str = ""
     fusion: str = "average"
+    joint: bool = True
     num_classes: int = 101
     dropout: float | tuple = 0.0
     dtype: str = "float32"
@@ -98,10 +100,13 @@ class Model(nn.Module):
         x = out["pre_logits"] = jnp.concatenate([*features.values()], axis=-1)
         if not self.num_classes:
             return x, out
-        if len(scores) > 1:
-            out |= {f"aux_logits/{stream}": score for stream, score in scores.items()}
-            return self.head("head", x) if self.fusion == "concat" else mean_score([*scores.values()]), out
-        return next(iter(scores.values())), out
+        if len(scores) == 1:
+            return next(iter(scores.values())), out
+        out |= {f"aux_logits/{stream}": score for stream, score in scores.items()}
+        reach = (lambda x: x) if self.joint else jax.lax.stop_gradient
+        if self.fusion == "concat":
+            return self.head("head", reach(x)), out
+        return mean_score([reach(score) for score in scores.values()]), out
 
     def stream(self, name, x, out, train):
         """Features of one stream, averaged over its frames: (B, T, H, W, C) -> (B, D); its layers go to `out`."""
