@@ -57,7 +57,7 @@ SIZES = {  # [C] computed from the definition (tests/models/test_two_stream.py);
     "two_stream": _size(181_335_594, 4.278),
     "vgg16_spatial": _size(134_674_341, 15.467, streams=("rgb",), paper=_WANG),
     "vgg16_temporal": _size(134_684_133, 15.958, streams=("flow",), paper=_WANG),
-    "vgg16": _size(269_358_474, 31.425, paper=_WANG),
+    "vgg16": _size(269_358_474, 31.424, paper=_WANG),
     "resnet152_spatial": _size(58_350_757, 11.512, streams=("rgb",), paper=_BOTH),
     "resnet152_temporal": _size(58_404_069, 12.181, streams=("flow",), paper=_BOTH),
     "resnet18_concat": _size(22_557_039, 10.764, frames=3, flow=2, paper=_BOTH),
