@@ -19,11 +19,11 @@ def draw(*shape):
 
 @pytest.fixture
 def save(tmp_path):
-    def write(variables):
-        checkpoints = checkpoint.Checkpoints(tmp_path)
+    def write(variables, name="run"):
+        checkpoints = checkpoint.Checkpoints(tmp_path / name)
         checkpoints.save(3, variables, {"step": np.int32(3)}, {"config": {}}, wait=True)
         checkpoints.close()
-        return str(tmp_path)
+        return str(tmp_path / name)
 
     return write
 
@@ -51,6 +51,24 @@ def test_inflates_averages_and_renames(save):
     expected = np.broadcast_to(kernel.mean(3, keepdims=True) / 5, (5, 3, 3, 10, 4))
     np.testing.assert_allclose(variables["params"]["stem"]["kernel"], expected, rtol=1e-6)
     assert "inflated to 5 frames and averaged to 10 channels" in lines[0]
+
+
+def test_two_runs_complete_one_another_and_one_net_starts_two_towers(save):
+    a, b, c = draw(2, 3), draw(3, 3), draw(4, 4)
+    one, two = (
+        save(tree(params__spatial__kernel=a, params__norm__scale=c)),
+        save(tree(params__temporal__kernel=b), "two"),
+    )
+    rename = ((r"params/norm/(.*)", r"params/left/\1"), (r"params/norm/(.*)", r"params/right/\1"))
+    names = ("spatial__kernel", "temporal__kernel", "left__scale", "right__scale")
+    wanted = dict(zip(names, (a, b, c, c), strict=True))
+    ours = tree(**{f"params__{name}": np.zeros_like(value) for name, value in wanted.items()})
+    variables, lines = transfer.load({"path": f"{one},{two}", "rename": rename}, ours)
+    for (path, leaf), value in zip(sorted(traverse_util.flatten_dict(variables).items()), (c, c, a, b), strict=True):
+        np.testing.assert_array_equal(leaf, value, err_msg=str(path))
+    assert lines[0].endswith("two, step 3: 4 taken")
+    with pytest.raises(transfer.TransferError, match="params/temporal/kernel comes twice"):
+        transfer.load({"path": f"{two},{two}"}, ours)
 
 
 @pytest.mark.parametrize(

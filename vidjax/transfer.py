@@ -26,17 +26,23 @@ def options(section):
 def load(section, variables):
     """`variables` with what `section["path"]`, a run or a converted checkpoint, has for them; and a report in lines.
 
-    Leaves whose path (params/head/kernel) `skip` fully matches keep their values, on either side; `rename` are (regex,
-    replacement) of the other's paths, the first that matches the whole path. `inflate` repeats 2-D kernels along time
+    Several paths, separated by commas, complete one another. Leaves whose path (params/head/kernel) `skip` fully
+    matches keep their values, on either side; `rename` are (regex, replacement) of the others' paths, each that matches
+    the whole path gives one, so that a net can start both towers of a pair. `inflate` repeats 2-D kernels along time
     and divides by its length (Carreira & Zisserman 2017); `channels` averages an RGB kernel over its input channels
     and gives that to each of the new ones (Wang et al. 2016). Raises TransferError unless all else fits exactly.
     """
     section = options(section)
-    found, meta, step = checkpoint.load_variables(
-        section["path"], step=section["step"] if section["step"] >= 0 else None
-    )
-    ours, theirs = (traverse_util.flatten_dict(tree, sep="/") for tree in (variables, found))
-    theirs = {renamed(path, section["rename"]): value for path, value in theirs.items()}
+    step = section["step"] if section["step"] >= 0 else None
+    ours, theirs, origins = traverse_util.flatten_dict(variables, sep="/"), {}, []
+    for path in section["path"].split(","):
+        found, _, taken = checkpoint.load_variables(path, step=step)
+        origins.append(f"{path}, step {taken}")
+        for name, value in traverse_util.flatten_dict(found, sep="/").items():
+            for new in renamed(name, section["rename"]):
+                if new in theirs:
+                    raise TransferError(f"{new} comes twice from {section['path']}: name one in config.init.rename.")
+                theirs[new] = value
     merged, kinds, problems = dict(ours), {}, []
     for path, leaf in ours.items():
         if re.fullmatch(section["skip"] or "(?!)", path):
@@ -57,15 +63,12 @@ def load(section, variables):
             f"The weights in {section['path']} do not fit the model: {'; '.join(problems[:8])}{more}. Name what may "
             f"differ in config.init.skip (a regex of paths), or use config.init.rename, inflate or channels."
         )
-    return traverse_util.unflatten_dict(merged, sep="/"), report(section["path"], step, ours, kinds)
+    return traverse_util.unflatten_dict(merged, sep="/"), report(origins, ours, kinds)
 
 
 def renamed(path, rules):
-    """The path as the first matching (regex, replacement) has it."""
-    for pattern, replacement in rules:
-        if match := re.fullmatch(pattern, path):
-            return match.expand(replacement)
-    return path
+    """The paths that every matching (regex, replacement) gives, or the path itself."""
+    return [match.expand(new) for pattern, new in rules if (match := re.fullmatch(pattern, path))] or [path]
 
 
 def fit(value, shape, section):
@@ -83,8 +86,8 @@ def fit(value, shape, section):
     return None, ""
 
 
-def report(path, step, ours, kinds):
+def report(origins, ours, kinds):
     """What happened, counted by kind; what is not simply taken by name and shape."""
     counts = {kind: sum(k == kind for k in kinds.values()) for kind in dict.fromkeys(kinds.values())}
-    lines = [f"weights of {path}, step {step}: " + ", ".join(f"{n} {kind}" for kind, n in counts.items())]
+    lines = [f"weights of {'; '.join(origins)}: " + ", ".join(f"{n} {kind}" for kind, n in counts.items())]
     return lines + [f"  {kind:<10} {name} {ours[name].shape}" for name, kind in kinds.items() if kind != "taken"]
