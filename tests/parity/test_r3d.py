@@ -37,7 +37,7 @@ def unit(net, name, x, features, kernel, strides, kind, mid):
     return net.norm(f"{name}.1", net.conv(f"{name}.0", x, features, kernel, strides))
 
 
-def reference(net, video, kinds, rule):
+def reference(net, video, kinds, rule, bottleneck=False):
     """Logits of the tiny VideoResNet of torchvision (`rule` "block") or VMZ ("conv")."""
     x = ((video.astype(np.float64) - 0.45) / 0.225).transpose(0, 4, 1, 2, 3)
     stem = "2plus1d" if kinds[0] == "2plus1d" else "3d"
@@ -48,6 +48,14 @@ def reference(net, video, kinds, rule):
             stride = 2 if i and not j else 1
             mids = [27 * c * n // (9 * c + 3 * n), 27 * n * n // (9 * n + 3 * n)]
             second = mids[0] if rule == "block" else mids[1]
+            if bottleneck:
+                y = np.maximum(unit(net, f"{name}.conv1", x, n, (1, 1, 1), (1, 1, 1), "3d", 0), 0)
+                y = np.maximum(unit(net, f"{name}.conv2", y, n, (3, 3, 3), (stride,) * 3, kind, mids[1]), 0)
+                y = unit(net, f"{name}.conv3", y, 4 * n, (1, 1, 1), (1, 1, 1), "3d", 0)
+                if x.shape != y.shape:
+                    x = unit(net, f"{name}.downsample", x, 4 * n, (1, 1, 1), (stride,) * 3, "3d", 0)
+                x = np.maximum(x + y, 0)
+                continue
             y = np.maximum(unit(net, f"{name}.conv1", x, n, (3, 3, 3), (stride,) * 3, kind, mids[0]), 0)
             y = unit(net, f"{name}.conv2", y, n, (3, 3, 3), (1, 1, 1), kind, second)
             if stride > 1:
@@ -85,14 +93,41 @@ def test_torchvision(golden, formula, arch):
         near(found[name], value, name)
 
 
+# First logits of the golden clips from the repository's own net (commit ca37de9, network/R2Plus1D_model.py, PyTorch
+# 2.13) with the formula's weights, run by hand.
+R2PLUS1D = [[-0.7329433, 0.3427735, -0.8482053, -1.1514789], [-1.2366239, 0.6493661, -1.6883744, -1.9188784]]
+
+
+@pytest.mark.parametrize("arch", ["r3d", "r2plus1d"])
+def test_jfzhang(golden, formula, arch):
+    meta = json.loads((golden / "expected" / "ref_repos.json").read_text())[f"jfzhang_{arch}"]
+    tensors = {name: formula.torch_tensor(name, shape, meta["gamma"]) for name, shape in meta["manifest"]}
+    variables = convert.from_reference("jfzhang", arch, tensors)
+    model = models.for_reference("jfzhang", arch, 16).clone(mean=0.45, std=0.225)
+    with np.load(golden / "expected" / "clips_2x32x112x112_uint8.npz") as clips:
+        video = clips["clips"][:, :16].astype(np.float32) / 255
+    logits, _ = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, video)
+    if arch == "r2plus1d":
+        near(logits[:, :4], np.array(R2PLUS1D), arch)
+    else:
+        with np.load(golden / "expected" / "ref_repos.npz") as arrays:
+            near(logits, arrays["jfzhang_r3d/out"], arch)
+
+
 @pytest.mark.parametrize(
     ("variant", "train"),
-    [("r3d_18", True), ("mc3_18", True), ("r2plus1d_18", True), ("r2plus1d_18_paper", True), ("mc3_18", False)],
+    [
+        ("r3d_18", True),
+        ("mc3_18", True),
+        ("r2plus1d_18", True),
+        ("r2plus1d_18_paper", True),
+        ("r2plus1d_152_paper", False),
+    ],
 )
 def test_numpy(variant, train):
     model, video = tiny(variant), tiny_video()
     net = Torch(train, eps=1e-3 if variant.endswith("paper") else 1e-5)
-    expected = reference(net, video, model.convs, "conv" if variant.endswith("paper") else "block")
+    expected = reference(net, video, model.convs, "conv" if variant.endswith("paper") else "block", model.bottleneck)
     table, shapes = r3d.TORCH_2PLUS1D if "plus" in variant else r3d.TORCH, models.shapes(model, video.shape)
     variables = convert.convert(table, net.tensors, shapes)
     apply = jax.jit(lambda v, x: model.apply(v, x, train=train, mutable=["batch_stats"]))
