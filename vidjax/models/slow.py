@@ -1,0 +1,210 @@
+"""Residual nets of 50 layers with little 3-D convolution: Slow (SlowOnly), C2D, I3D-ResNet and R(2+1)D bottlenecks.
+
+Papers: SlowFast Networks for Video Recognition (Feichtenhofer et al., ICCV 2019), whose slow pathway alone this is;
+Non-local Neural Networks (Wang et al., CVPR 2018) for C2D and I3D as residual nets; A Closer Look at Spatiotemporal
+Convolutions for Action Recognition (Tran et al., CVPR 2018) for R(2+1)D.
+Input: RGB in [0, 1], (B, 8, 224, 224, 3), every eighth frame of a video. Output: logits (B, num_classes).
+Reference: pytorchvideo (slow_r50, c2d_r50, i3d_r50, r2plus1d_r50). Its classification nets end in a softmax or not
+depending on the net and pool 7x7 windows of larger crops; here are always logits of the mean over all positions.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from vidjax.nn import BatchNorm, Conv3D, normalise
+
+PAPER, _NONLOCAL = "Feichtenhofer et al., ICCV 2019", "Wang et al., CVPR 2018"
+
+_R50 = {"depths": (3, 4, 6, 3)}
+VARIANTS = {  # `temporal`: extent of a block's first convolution per stage, its values cycled through the blocks
+    "slow_r50": _R50 | {"temporal": ((1,), (1,), (3,), (3,))},  # table 1 of SlowFast
+    "c2d_r50": _R50 | {"temporal": ((1,),) * 4, "stage_pool": True},  # table 1 of Non-local
+    "i3d_r50": _R50 | {"temporal": ((3,), (3, 1), (3, 1), (1, 3)), "stem_kernel": (5, 7, 7), "stage_pool": True},
+    "r2plus1d_r50": _R50
+    | {"temporal": ((1,),) * 4, "core": "2plus1d", "strides": ((1, 2), (1, 2), (2, 2), (2, 2)), "stem_pool": False},
+    "small": {  # ours, for clips of about 8x40x40
+        "depths": (1, 1, 1),
+        "temporal": ((1,), (3,), (3,)),
+        "widths": (16, 32, 48),
+        "strides": ((1, 1), (1, 2), (1, 2)),
+        "stem_width": 16,
+        "stem_kernel": (1, 5, 5),
+        "stem_pool": False,
+    },
+}
+
+
+def _size(params, gmac, *, frames=8, size=256, classes=400, paper=PAPER):
+    return {"input": (frames, size, size, 3), "classes": classes, "params": params, "gmac": gmac, "paper": paper}
+
+
+# [P] published, [C] computed from the definition (tests/models/test_slow.py); GMAC per view of 256x256, the size that
+# pytorchvideo's table is for, whose other GMAC (25.89, 37.53, 76.45) count batch norm too.
+SIZES = {
+    "slow_r50": _size(32_454_096, 54.518),  # [P] pytorchvideo: 32.45 M, 54.52 G
+    "c2d_r50": _size(24_327_632, 25.460, paper=_NONLOCAL),  # [P] pytorchvideo: 24.33 M
+    "i3d_r50": _size(28_043_472, 37.104, paper=_NONLOCAL),  # [P] pytorchvideo: 28.04 M
+    "r2plus1d_r50": _size(28_107_600, 75.146, frames=16, paper="Tran et al., CVPR 2018"),  # [P] pytorchvideo: 28.11 M
+    "small": _size(109_912, 0.081, frames=8, size=40, classes=8, paper="none (small clips)"),  # [C]
+}
+
+
+class Unit(nn.Module):
+    """Convolution with zero padding k // 2 and batch norm: (B, T, H, W, C) -> (B, T', H', W', features)."""
+
+    features: int
+    kernel: tuple
+    strides: tuple
+    conv: functools.partial
+    norm: functools.partial
+
+    @nn.compact
+    def __call__(self, x):
+        padding = tuple((k // 2, k // 2) for k in self.kernel)
+        x = self.conv(self.features, self.kernel, self.strides, padding, name="conv")(x)
+        return self.norm(name="bn")(x)
+
+
+class Block(nn.Module):
+    """Bottleneck of width `features`: (B, T, H, W, C) -> (B, T / s, H / r, W / r, 4 features) for `stride` (s, r).
+
+    A pointwise or 3x1x1 unit (`temporal` 1 or 3), the core, a pointwise unit. The core is "2d" (1x3x3) or "2plus1d":
+    3x1x1, norm, ReLU and 1x3x3.
+    """
+
+    features: int
+    stride: tuple
+    temporal: int
+    core: str
+    unit: functools.partial
+
+    @nn.compact
+    def __call__(self, x):
+        one, (st, s), wide = (1, 1, 1), self.stride, 4 * self.features
+        y = nn.relu(self.unit(self.features, (self.temporal, 1, 1), one, name="conv1")(x))
+        if self.core == "2plus1d":
+            y = nn.relu(self.unit(self.features, (3, 1, 1), (st, 1, 1), name="conv2_temporal")(y))
+            y = nn.relu(self.unit(self.features, (1, 3, 3), (1, s, s), name="conv2")(y))
+        else:
+            y = nn.relu(self.unit(self.features, (1, 3, 3), (st, s, s), name="conv2")(y))
+        y = self.unit(wide, one, one, name="conv3")(y)
+        if self.stride != (1, 1) or x.shape[-1] != wide:
+            x = self.unit(wide, one, (st, s, s), name="downsample")(x)
+        return nn.relu(x + y)
+
+
+class Model(nn.Module):
+    """Video bottleneck net: float32 RGB (B, T, H, W, 3) in [0, 1] -> float32 logits (B, num_classes), activations."""
+
+    depths: tuple
+    temporal: tuple
+    core: str = "2d"
+    widths: tuple = (64, 128, 256, 512)
+    strides: tuple = ((1, 1), (1, 2), (1, 2), (1, 2))
+    stem_width: int = 64
+    stem_kernel: tuple = (1, 7, 7)
+    stem_pool: bool = True
+    stage_pool: bool = False
+    num_classes: int = 400
+    dropout: float = 0.5
+    dtype: str = "float32"
+    mean: float | tuple = 0.45
+    std: float | tuple = 0.225
+    order: str = "RGB"
+    bn_momentum: float = 0.9
+    bn_epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, video, *, train):
+        _check(self)
+        x = normalise(video, self.mean, self.std, self.order).astype(self.dtype)
+        conv = functools.partial(Conv3D, dtype=self.dtype)
+        norm = functools.partial(BatchNorm, not train, self.bn_momentum, self.bn_epsilon, self.dtype)
+        unit = functools.partial(Unit, conv=conv, norm=norm)
+        out = {}
+        x = nn.relu(unit(self.stem_width, self.stem_kernel, (1, 2, 2), name="stem")(x))
+        if self.stem_pool:
+            x = nn.max_pool(x, (1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1)))
+        out["stem"] = x
+        stages = zip(self.depths, self.widths, self.strides, self.temporal, strict=True)
+        for i, (depth, width, stride, temporal) in enumerate(stages, 1):
+            for j in range(depth):
+                extent = temporal[j % len(temporal)]
+                x = Block(width, (1, 1) if j else stride, extent, self.core, unit, name=f"layer{i}_{j}")(x)
+            out[f"layer{i}"] = x
+            if self.stage_pool and i == 1:
+                x = nn.max_pool(x, (2, 1, 1), (2, 1, 1))
+        x = x.astype(jnp.float32).mean(axis=(1, 2, 3))
+        x = out["pre_logits"] = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
+        if self.num_classes:
+            x = nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="head")(x)
+        return x, out
+
+
+def _check(model):
+    """ValueError unless the fields agree."""
+    stages = [len(f) for f in (model.depths, model.widths, model.strides, model.temporal)]
+    if len(set(stages)) > 1:
+        raise ValueError(f"slow needs depths, widths, strides and temporal of one length (the stages), not {stages}.")
+    if model.core not in ("2d", "2plus1d"):
+        raise ValueError(f"slow's field core is '2d' or '2plus1d', not {model.core!r}.")
+
+
+def _norm(source, path):
+    """Conversion rules of one PyTorch batch norm."""
+    return [
+        (rf"{source}\.weight", f"params/{path}/scale", None),
+        (rf"{source}\.bias", f"params/{path}/bias", None),
+        (rf"{source}\.running_(?P<stat>mean|var)", rf"batch_stats/{path}/\g<stat>", None),
+    ]
+
+
+def _unit(conv, norm, path):
+    """Conversion rules of one convolution and its batch norm."""
+    return [(rf"{conv}\.weight", f"params/{path}/conv/kernel", "oithw_to_thwio"), *_norm(norm, f"{path}/bn")]
+
+
+def stage_table(stages):
+    """Conversion table of a pytorchvideo net whose residual stages are the blocks `stages`."""
+    rules = _unit(r"blocks\.0\.conv", r"blocks\.0\.norm", "stem")
+    for i, stage in enumerate(stages, 1):
+        block, layer = rf"blocks\.{stage}\.res_blocks\.(\d+)", rf"layer{i}_\1"
+        for source, path in (("a", "conv1"), ("b", "conv2"), ("c", "conv3")):
+            rules += _unit(rf"{block}\.branch2\.conv_{source}", rf"{block}\.branch2\.norm_{source}", f"{layer}/{path}")
+        core = rf"{block}\.branch2\.conv_b"
+        rules += _unit(rf"{core}\.conv_t", rf"{core}\.norm", f"{layer}/conv2_temporal")
+        rules += [(rf"{core}\.conv_xy\.weight", f"params/{layer}/conv2/conv/kernel", "oithw_to_thwio")]
+        rules += _unit(rf"{block}\.branch1_conv", rf"{block}\.branch1_norm", f"{layer}/downsample")
+    return [
+        *rules,
+        (rf"blocks\.{stages[-1] + 1}\.proj\.weight", "params/head/kernel", "oi_to_io"),
+        (rf"blocks\.{stages[-1] + 1}\.proj\.bias", "params/head/bias", None),
+        (r".*\.num_batches_tracked", None, None),
+    ]
+
+
+TORCH = stage_table((1, 2, 3, 4))
+TORCH_POOLED = stage_table((1, 3, 4, 5))  # the temporal pool is a block too
+
+# What the weights of a source expect: the model's own first line applies mean and std.
+PREPROCESS = {
+    "order": "RGB",
+    "range": (0.0, 1.0),
+    "mean": 0.45,
+    "std": 0.225,
+    "frames": 8,
+    "stride": 8,
+    "resize": 256,
+    "size": 224,
+}
+_ROW = {"table": TORCH, "head": "blocks.5.proj.bias", "preprocess": PREPROCESS}
+_POOLED = _ROW | {"table": TORCH_POOLED, "head": "blocks.6.proj.bias"}
+REFERENCES = {  # (source, the source's own name of the net)
+    ("pytorchvideo", "slow_r50"): _ROW | {"variant": "slow_r50"},
+    ("pytorchvideo", "c2d_r50"): _POOLED | {"variant": "c2d_r50"},
+    ("pytorchvideo", "i3d_r50"): _POOLED | {"variant": "i3d_r50"},
+    ("pytorchvideo", "r2plus1d_r50"): _ROW
+    | {"variant": "r2plus1d_r50", "preprocess": PREPROCESS | {"frames": 16, "stride": 4}},
+}
