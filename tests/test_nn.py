@@ -1,5 +1,6 @@
-"""The convolution's CPU lowering equals the native operation; batch normalisation equals PyTorch's definition."""
+"""The convolution's CPU lowering and the max pool equal the native ones; batch norm equals PyTorch's definition."""
 
+import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -169,3 +170,41 @@ def test_batch_norm_is_global_over_a_sharded_batch():
     sharded = jax.jit(run, in_shardings=NamedSharding(mesh, P("data")))(x)
     for got, want in zip(jax.tree.leaves(sharded), jax.tree.leaves(run(x)), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+POOLS = {  # window, strides, pads, (T, H, W)
+    "inception branch": ((3, 3, 3), (1, 1, 1), "SAME", (3, 4, 5)),
+    "overlapping": ((3, 3, 3), (2, 2, 2), "SAME", (5, 8, 7)),
+    "caffe": ((1, 3, 3), (1, 2, 2), ((0, 0), (0, 1), (0, 1)), (2, 6, 8)),
+    "torch": ((3, 3, 3), (2, 2, 2), SAME3, (4, 7, 6)),
+    "apart, with a rest": ((2, 2, 2), (2, 2, 2), "VALID", (5, 4, 7)),
+    "gaps": ((2, 1, 2), (3, 2, 4), ((1, 0), (0, 0), (2, 1)), (6, 4, 9)),
+}
+
+
+@pytest.mark.parametrize(("case", "dtype"), [*((case, jnp.float32) for case in POOLS), ("overlapping", jnp.bfloat16)])
+def test_max_pool_and_its_gradient_are_the_native_ones(case, dtype):
+    """To the last bit: whole numbers between -2 and 2, so that many are equal and sums are exact."""
+    window, strides, pads, size = POOLS[case]
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(-2, 3, (2, *size, 3)), dtype)
+
+    def run(pool):
+        y, pull = jax.vjp(lambda x: pool(x, window, strides, pads), x)
+        return y, pull(jnp.asarray(np.random.default_rng(1).integers(-3, 4, y.shape), dtype))[0]
+
+    ours, native = (jax.jit(run, static_argnums=0)(pool) for pool in (nn.max_pool, flax.linen.max_pool))
+    for one, other in zip(ours, native, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+
+
+def test_max_pool_gives_the_gradient_to_the_first_of_equals():
+    x = jnp.zeros((1, 2, 2, 2, 1)).at[0, 0, 0, 0, 0].set(-1.0)
+    gradient = jax.grad(lambda x: nn.max_pool(x, (2, 2, 2), (2, 2, 2)).sum())(x)
+    np.testing.assert_array_equal(gradient.reshape(-1), [0, 1, 0, 0, 0, 0, 0, 0])  # not [1, 0, 0], in the second frame
+
+
+def test_max_pool_keeps_nan():
+    x = jnp.zeros((1, 1, 1, 4, 1)).at[0, 0, 0, 1, 0].set(jnp.nan)
+    np.testing.assert_array_equal(nn.max_pool(x, (1, 1, 2), (1, 1, 2)).reshape(-1), [np.nan, 0])

@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import functools
 import re
 
 import flax.linen as nn
@@ -74,6 +75,35 @@ def ceil_pads(sizes, window, strides, pads=((0, 0),) * 3):
         out -= (out - 1) * s >= n + lo
         found.append((lo, max(hi, (out - 1) * s + k - n - lo)))
     return tuple(found)
+
+
+@jax.custom_jvp
+def _larger(a, b):
+    """The larger of two arrays, element by element; where they are equal, the first has the gradient."""
+    return jnp.maximum(a, b)
+
+
+@_larger.defjvp
+def _(primals, tangents):
+    (a, b), (da, db) = primals, tangents
+    return jnp.maximum(a, b), jnp.where(a >= b, da, db)
+
+
+def max_pool(x, window, strides, pads=((0, 0),) * 3):
+    """Max pool as one of slices per axis: (B, T, H, W, C) -> (B, T', H', W', C); `pads` as `conv3d`'s `padding`.
+
+    Of equal largest elements the first in frames, then rows, then columns has the whole gradient, as in XLA's own
+    pool, whose gradient takes 4-30 times as long on a CPU.
+    """
+    if isinstance(pads, str):
+        pads = jax.lax.padtype_to_pads(x.shape[1:4], window, strides, pads)
+    lowest = jnp.array(-jnp.inf, x.dtype)
+    for axis in (3, 2, 1):  # so that frames decide last, and the first of them wins
+        k, s, (lo, hi) = window[axis - 1], strides[axis - 1], pads[axis - 1]
+        x = jax.lax.pad(x, lowest, [(int(lo), int(hi), 0) if i == axis else (0, 0, 0) for i in range(5)])
+        end = (x.shape[axis] - k) // s * s + 1
+        x = functools.reduce(_larger, [jax.lax.slice_in_dim(x, i, i + end, s, axis) for i in range(k)])
+    return x
 
 
 def conv3d(x, kernel, strides=(1, 1, 1), padding="SAME", groups=1):
