@@ -23,7 +23,10 @@ glorot, orthogonal, zeros = nn.initializers.glorot_uniform(), nn.initializers.or
 
 
 def unroll(step, state, x, mask=None, reverse=False):
-    """Applies `step(state, x_t) -> state` along axis 1 of x: -> (first leaf of the states (B, T, ...), last state)."""
+    """Applies `step(state, x_t) -> state` along axis 1 of x: -> (the states' first part (B, T, ...), last state).
+
+    x and the parts of a state are arrays or trees of them.
+    """
 
     def body(state, at):
         x, real = at
@@ -33,9 +36,9 @@ def unroll(step, state, x, mask=None, reverse=False):
             new = jax.tree.map(keep, new, state)
         return new, new[0]
 
-    steps = jnp.moveaxis(x, 1, 0), None if mask is None else mask.T
-    last, hidden = jax.lax.scan(body, state, steps, reverse=reverse)
-    return jnp.moveaxis(hidden, 0, 1), last
+    swap = lambda x: jax.tree.map(lambda y: jnp.swapaxes(y, 0, 1), x)  # noqa: E731
+    last, hidden = jax.lax.scan(body, state, swap((x, mask)), reverse=reverse)
+    return swap(hidden), last
 
 
 def forget_one(key, shape, dtype=jnp.float32):
