@@ -200,8 +200,8 @@ class Evaluator:
     def cost(self):
         """Parameters, and multiply-adds of one view in units of 10^9."""
         example = inputs.example(data.options(self.cfg.data), self.cfg.data.clip.size, self.cfg.eval.size)
-        params, macs = models.parameters(self.model, example), models.macs(self.model, example)
-        return {"params": params, "gmac_per_view": macs / 1e9}
+        found = models.costs(self.model, example)
+        return {"params": found["params"], "gmac_per_view": found["macs"] / 1e9}
 
     def scores(self, variables):
         """Probabilities (N, C) of every video in the source's order and {index: error} of those unreadable."""

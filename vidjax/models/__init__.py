@@ -100,10 +100,16 @@ def macs(model, example):
 
     Counted from the jaxpr of the native lowering, zero padding included, as torchvision and fvcore count them.
     """
+    return costs(model, example)["macs"]
+
+
+def costs(model, example):
+    """{params, macs}: what `parameters` and `macs` count, of one tracing."""
     with nn.lowering("native"):
         variables = shapes(model, example)
         jaxpr = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False)[0])(variables, _input(example))
-    return _count(jaxpr.jaxpr)
+    params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables.get("params", {})))
+    return {"params": params, "macs": _count(jaxpr.jaxpr)}
 
 
 def _input(example):
@@ -117,22 +123,28 @@ def batched(shape, batch=1):
 
 
 def table(only=()):
-    """Yields rows {name, variant, frames, size, params, gmac, paper} of `vidjax models`, counted on native inputs.
-
-    `only` names the families wanted; by default all.
-    """
+    """Yields the rows of `vidjax models`; `only` names the families wanted, by default all."""
     for name in only or names():
-        module = family(name)
-        for variant, row in module.SIZES.items():
-            head = {"num_classes": row["classes"]} if "classes" in row else {}  # a net of flow has none
-            model, shape = build({"name": name, "variant": variant}, **head), batched(row["input"])
-            first = next(iter(shape.values())) if isinstance(shape, dict) else shape
-            found = {"name": name, "variant": variant, "frames": first[1], "size": first[2]}
-            yield found | {
-                "params": parameters(model, shape),
-                "gmac": macs(model, shape) / 1e9,
-                "paper": row["paper"],
-            }
+        for variant in family(name).SIZES:
+            yield size(name, variant)
+
+
+def size(name, variant):
+    """{name, variant, frames, size, params, gmac, paper} of a variant, counted on its native input."""
+    row = family(name).SIZES[variant]
+    head = {"num_classes": row["classes"]} if "classes" in row else {}  # a net of flow has none
+    model, shape = build({"name": name, "variant": variant}, **head), batched(row["input"])
+    _, frames, width, *_ = next(iter(shape.values())) if isinstance(shape, dict) else shape
+    found = costs(model, shape)
+    return {
+        "name": name,
+        "variant": variant,
+        "frames": frames,
+        "size": width,
+        "params": found["params"],
+        "gmac": found["macs"] / 1e9,
+        "paper": row["paper"],
+    }
 
 
 def _nearest(word, known):
