@@ -127,6 +127,7 @@ def test_the_flow_image_has_three_channels():
     [
         ({"backbone": "small"}, "one of the fields backbone"),
         ({"frame": "features"}, "flatten, mean here, not 'features'"),
+        ({"convs": ((4, 4), (4, 8))}, "too small for lrcn's 2 pools"),
         ({"head": "all"}, "'last' or 'steps', not 'all'"),
         ({"recurrent": "lstn"}, "one of rnn, lstm, gru, convlstm"),
         ({"order": "GBR"}, "'RGB' or 'BGR', not 'GBR'"),

@@ -88,6 +88,8 @@ class FrameNet(nn.Module):
         for i, (features, size) in enumerate(self.convs):
             conv = Conv3D(features, (1, 3, 3), padding=self.padding, use_bias=True, dtype=self.dtype, name=f"conv{i}")
             x = nn.max_pool(nn.relu(conv(x)), (1, size, size), (1, size, size))
+            if not x.size:
+                raise ValueError(f"Frames are too small for lrcn's {len(self.convs)} pools: nothing is left of them.")
             if i < len(self.convs) - 1:
                 x = nn.Dropout(self.dropout, deterministic=not train, name=f"dropout{i}")(x)
             out[f"conv{i}"] = x
