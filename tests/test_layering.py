@@ -50,6 +50,7 @@ ALLOWED = {
     "report": {"progress"},
     "commandline": {"__version__", "config", "data", "optim", "transfer"},
     "transfer": {"checkpoint", "inflate"},
+    "series": {"models"},
     "converted": {"__version__", "checkpoint", "config", "convert", "data", "evaluate", "models"},
     "encoding": set(),
     "inflate": set(),
