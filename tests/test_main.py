@@ -1,6 +1,7 @@
 """The command line: help that reads well, errors of one sentence, the commands a user types."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -179,3 +180,12 @@ def test_data_sets_are_built_checked_and_given_flow(capsys, videos, tmp_path):
     assert main.main(["data", "bench", *words]) == 0
     text = capsys.readouterr().out
     assert all(stage in text for stage in ("decode", "transform", "transfer", "0 workers", "steps/s of batch 2"))
+
+
+def test_a_series_is_foretold(tmp_path, capsys):
+    rows = "\n".join(f"{math.sin(i / 5):.5f}" for i in range(200))
+    (tmp_path / "wave.csv").write_text(f"height\n{rows}\n")
+    assert main.main(["series", str(tmp_path / "wave.csv"), "--window=8", "--epochs=20"]) == 0
+    words = capsys.readouterr().out.replace(")", "").split()
+    assert float(words[3]) < float(words[-1])  # the error, and that of no change
+    assert fails(capsys, "series").startswith("vidjax series: give one CSV file of numbers")

@@ -111,6 +111,30 @@ def test_reference_errors():
         models.for_reference("torchvison", "r3d_18", 10)
 
 
+@pytest.mark.parametrize(
+    ("source", "arch", "key"),
+    [
+        ("piergiaj_i3d", "rgb", ("piergiaj_i3d", "rgb")),
+        ("piergiaj", "i3d_flow", ("piergiaj_i3d", "flow")),
+        ("piergiaj_i3d", "i3d", ("piergiaj_i3d", "rgb")),  # the usual one
+        ("repos", "hara_resnet18_shortcutA", ("hara", "resnet18_shortcutA")),
+        ("hara_3dresnets", "resnet50", ("hara", "resnet50")),
+        ("davidea", "c3d", ("davidea", "c3d_487")),
+        ("TorchVision", "R3D-18", ("torchvision", "r3d_18")),
+    ],
+)
+def test_references_by_any_spelling(source, arch, key):
+    assert models.reference(source, arch) == models.references()[key]
+
+
+@pytest.mark.parametrize(
+    ("source", "arch"), [("hara", "resnet"), ("torchvision", "r3d_18_v2"), ("", ""), ("tsm", "50")]
+)
+def test_references_are_not_guessed(source, arch):
+    with pytest.raises(ValueError, match="No converter knows"):
+        models.reference(source, arch)
+
+
 def test_build_overrides_and_hashes():
     cfg = {"name": "r3d", "variant": "small", "widths": [4, 8, 8], "num_classes": 3}
     model = models.build(cfg, num_classes=7)

@@ -177,7 +177,8 @@ def with_protocol(cfg, feature=""):
             f"not scores; choose one of {others}."
         )
     chosen = {"crops": protocol.crops, "resize": protocol.resize, "size": protocol.size, "average": protocol.average}
-    cfg.eval.update({key: value for key, value in chosen.items() if value is not None})
+    with cfg.eval.ignore_type():  # a number may take the place of a pair
+        cfg.eval.update({key: value for key, value in chosen.items() if value is not None})
     cfg.data.clip.size = protocol.frames or cfg.data.clip.size
     cfg.data.clip.stride = protocol.stride or cfg.data.clip.stride
     cfg.eval.clips = protocol.clips

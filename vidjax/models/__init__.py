@@ -57,17 +57,25 @@ def reference(source, arch):
     A row has besides, where they are needed: `fields` of the Model that the variant leaves open, `input` (T, H, W, C)
     where it is not RGB of the preprocessing's size, `stem`, a tensor whose second axis is the number of channels, and
     `prepare`, a function of the reference's tensors that gives those which the table names.
-    Underscores, case and repeated words do not matter: "piergiaj_i3d", "rgb" is "piergiaj", "i3d_rgb".
+    Names are compared by their words: "piergiaj_i3d", "rgb" is "piergiaj", "i3d_rgb". What is left out must leave one
+    net, that on RGB where there is one on flow too; ValueError names the nearest otherwise.
     """
     rows = references()
     if (source, arch) in rows:
         return rows[source, arch]
-    wanted = (_words(source, arch), _words(arch))
-    found = [key for key in rows if _words(*key) in wanted]
-    if len(found) != 1:
-        known = [" ".join(key) for key in rows]
-        raise ValueError(f"No converter knows {arch!r} of {source!r}{_nearest(f'{source} {arch}', known)}.")
-    return rows[found[0]]
+    both, own = _words(source, arch), _words(arch)
+    keys = {key: _words(*key) for key in rows}
+    for fits in (
+        lambda words: words in (both, own),
+        lambda words: both | {"rgb"} == words,
+        lambda words: both < words,  # less is said than the name has
+        lambda words: own <= words < both,  # more is said of the source
+    ):
+        found = [key for key, words in keys.items() if fits(words)]
+        if len(found) == 1:
+            return rows[found[0]]
+    known = [" ".join(key) for key in rows]
+    raise ValueError(f"No converter knows {arch!r} of {source!r}{_nearest(f'{source} {arch}', known)}.")
 
 
 def _words(*names):

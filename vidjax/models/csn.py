@@ -226,6 +226,7 @@ _PYTORCHVIDEO = {
     "table": PYTORCHVIDEO,
     "head": "blocks.5.proj.bias",
     "preprocess": PREPROCESS | {"mean": 0.45, "std": 0.225, "size": 256},
+    "classes": "kinetics400",
     "fields": {"mean": 0.45, "std": 0.225, "bn_epsilon": 1e-5},
 }
 REFERENCES = {  # (source, the source's own name of the net); mmaction2's weights come from VMZ's Caffe2 files

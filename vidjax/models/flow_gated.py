@@ -171,7 +171,9 @@ PREPROCESS = {
     "frames": 64,
     "resize": (224, 224),
     "size": 224,
-    "flow": {"method": "farneback", "subtract": "mean", "model.stretch": True},
+    "sampler": "segments",
+    "flow": {"method": "farneback", "subtract": "mean"},
+    "model": {"stretch": True},
 }
 _ROW = {
     "variant": "rwf",

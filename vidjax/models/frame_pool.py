@@ -155,6 +155,8 @@ def _row(variant, rules, head, frames, **fields):
     ]
     preprocess = PREPROCESS | {"frames": frames}
     preprocess |= {key: value for key, value in (VARIANTS[variant] | fields).items() if key in preprocess}
+    if frames > 1:
+        preprocess["sampler"] = "tsm_segments" if variant.startswith("tsm") else "segments"
     row = {"variant": variant, "fields": fields, "table": rules, "head": f"{head}.bias", "preprocess": preprocess}
     return row | ({"input": (frames, 224, 224, 10)} if fields.get("mean") == 0.0 else {})  # five fields of flow
 

@@ -304,7 +304,7 @@ PREPROCESS = {
     "size": 112,
 }
 PREPROCESS_JFZHANG = PREPROCESS | {"order": "BGR", "mean": _JFZHANG["mean"], "std": _JFZHANG["std"]}
-_ROW = {"head": "fc.bias", "preprocess": PREPROCESS}
+_ROW = {"head": "fc.bias", "preprocess": PREPROCESS, "classes": "kinetics400"}
 _VMZ = {"table": TORCH_2PLUS1D, "head": "fc.bias", "preprocess": PREPROCESS | {"frames": 32}}
 _JFZHANG_ROW = {
     "table": JFZHANG,

@@ -199,7 +199,7 @@ PREPROCESS = {
     "resize": 256,
     "size": 224,
 }
-_ROW = {"table": TORCH, "head": "blocks.5.proj.bias", "preprocess": PREPROCESS}
+_ROW = {"table": TORCH, "head": "blocks.5.proj.bias", "preprocess": PREPROCESS, "classes": "kinetics400"}
 _POOLED = _ROW | {"table": TORCH_POOLED, "head": "blocks.6.proj.bias"}
 REFERENCES = {  # (source, the source's own name of the net)
     ("pytorchvideo", "slow_r50"): _ROW | {"variant": "slow_r50"},
