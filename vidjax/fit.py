@@ -123,7 +123,8 @@ def features(cfg, source, workdir):
     tasks = []
     for i in range(len(source)):
         record = source[i]
-        stem = hashlib.sha256(f"{source.name} {record['id']} {record['num_frames']}".encode()).hexdigest()[:20]
+        known = f"{cfg.data.path} {record['id']} {record['num_frames']}"  # the same in every split
+        stem = hashlib.sha256(known.encode()).hexdigest()[:20]
         tasks.append({"record": record, "out": f"{cache}/{stem}_{tag}.npz", "how": how})
     with logs.counter("dense trajectories") as progress:
         work.run(trajectories, tasks, workers=cfg.features.workers, progress=progress)
