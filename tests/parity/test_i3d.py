@@ -12,6 +12,9 @@ from reference import near
 
 from vidjax import convert, models
 
+# compiling takes longer than one pass, and the products of matrices are a library's either way
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
 
 @pytest.fixture(scope="module")
 def formula(golden):
@@ -40,7 +43,7 @@ def test_torch(golden, formula, key):
     tensors = {name: formula.torch_tensor(name, shape, meta["gamma"]) for name, shape in meta["manifest"]}
     variables = convert.from_reference(source, arch, tensors)
     model = models.for_reference(source, arch, 16).clone(mean=0.45, std=0.225)
-    logits, out = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, video)
+    logits, out = jax.jit(lambda v, x: model.apply(v, x, train=False), compiler_options=QUICK)(variables, video)
     with np.load(golden / "expected" / "ref_repos.npz") as arrays:
         expected = {name: arrays[f"{key}/{name}"] for name in ("logits", "features") if f"{key}/{name}" in arrays}
     if expected:

@@ -10,6 +10,9 @@ from reference import near
 
 from vidjax import convert, models
 
+# compiling takes longer than one pass, and the products of matrices are a library's either way
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
 
 @pytest.fixture(scope="module")
 def formula(golden):
@@ -27,7 +30,7 @@ def run(golden, formula, file, key, source, arch, video):
     variables = convert.from_reference(source, arch, tensors)
     classes = meta.get("num_classes", 64)
     model = models.for_reference(source, arch, classes).clone(mean=0.45, std=0.225)
-    return jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, video)
+    return jax.jit(lambda v, x: model.apply(v, x, train=False), compiler_options=QUICK)(variables, video)
 
 
 def test_howto100m(golden, formula):

@@ -10,7 +10,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vidjax.nn import BatchNorm, Conv3D
+from vidjax.nn import BatchNorm, Conv3D, max_pool
 
 # Channels of Mixed_3b, 3c | 4b to 4f | 5b, 5c: 1x1; reduction, 3x3; reduction, second 3x3; 1x1 after the pool.
 BLOCKS = (
@@ -63,7 +63,7 @@ class Mixed(nn.Module):
         b0 = self.unit(w0, 1, 1, name="b0")(x)
         b1 = self.unit(w1, 3, 1, name="b1b")(self.unit(r1, 1, 1, name="b1a")(x))
         b2 = self.unit(w2, 3, 1, name="b2b")(self.unit(r2, 1, 1, name="b2a")(x))
-        b3 = self.unit(w3, 1, 1, name="b3b")(_max_pool(x, 3, 1))
+        b3 = self.unit(w3, 1, 1, name="b3b")(max_pool(x, (1, 3, 3), (1, 1, 1), "SAME"))
         return jnp.concatenate([b0, b1, b2, b3], axis=-1)
 
 
@@ -88,20 +88,17 @@ class Backbone(nn.Module):
         unit = functools.partial(Unit, conv=conv, norm=norm)
         out = {}
         x = out["conv_1a"] = unit(self.stem[0], self.stem_kernel, 2, name="conv_1a")(x)
-        x = out["conv_2b"] = unit(self.stem[1], 1, 1, name="conv_2b")(_max_pool(x, 3, 2))
+        x = out["conv_2b"] = unit(self.stem[1], 1, 1, name="conv_2b")(max_pool(x, (1, 3, 3), (1, 2, 2), "SAME"))
         x = out["conv_2c"] = unit(self.stem[2], 3, 1, name="conv_2c")(x)
         for i, stage in enumerate(self.blocks, 3):
-            x = _max_pool(x, 2 if i == 5 else 3, 2)
+            window = (1, 2, 2) if i == 5 else (1, 3, 3)
+            x = max_pool(x, window, (1, 2, 2), "SAME")
             for letter, widths in zip("bcdefgh", stage, strict=False):
                 name = f"mixed_{i}{letter}"
                 x = out[name] = Mixed(widths, unit, name=name)(x)
         out["map"] = x
         out["features"] = x.astype(jnp.float32).mean(axis=(2, 3))
         return out
-
-
-def _max_pool(x, window, stride):
-    return nn.max_pool(x, (1, window, window), (1, stride, stride), "SAME")
 
 
 _HWIO = (4, lambda x: x[None], lambda x: x[0])

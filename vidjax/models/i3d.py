@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vidjax.nn import BatchNorm, Conv3D, ceil_pads, normalise
+from vidjax.nn import BatchNorm, Conv3D, ceil_pads, max_pool, normalise
 
 PAPER = "Carreira & Zisserman, CVPR 2017"
 CHANNELS = {"rgb": 3, "flow": 2}
@@ -174,7 +174,7 @@ class Model(nn.Module):
         unit = functools.partial(Unit, padding=self.padding, conv=conv, norm=norm)
         stream = functools.partial(
             Stream, self.stem, self.stem_kernel, self.stem_strides, self.blocks, self.pool_window, self.num_classes,
-            self.dropout, unit, functools.partial(_max_pool, padding=self.padding),
+            self.dropout, unit, functools.partial(_pool, padding=self.padding),
         )  # fmt: skip
         found = {name: stream(name=name)(videos[name].astype(self.dtype), train=train) for name in self.streams}
         if len(found) == 1:
@@ -197,15 +197,11 @@ def same_pads(sizes, window, strides, padding="same"):
     return tuple(pads)
 
 
-def _max_pool(x, window, strides, padding):
-    """Max pool, one axis after the other as a maximum of slices: its gradient on CPU is 4-10 times as fast as XLA's."""
+def _pool(x, window, strides, padding):
+    """Max pool with the padding of the field of that name."""
     pads = same_pads(x.shape[1:4], window, strides, padding)
     pads = ceil_pads(x.shape[1:4], window, strides, pads) if padding == "fixed" else pads
-    for axis, (k, s, (lo, hi)) in enumerate(zip(window, strides, pads, strict=True), 1):
-        x = jax.lax.pad(x, jnp.array(-jnp.inf, x.dtype), [(lo, hi, 0) if i == axis else (0, 0, 0) for i in range(5)])
-        last = (x.shape[axis] - k) // s * s
-        x = functools.reduce(jnp.maximum, [jax.lax.slice_in_dim(x, i, i + last + 1, s, axis) for i in range(k)])
-    return x
+    return max_pool(x, window, strides, pads)
 
 
 def _check(model, video):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vidjax import backbones
-from vidjax.nn import BatchNorm, Conv3D, normalise
+from vidjax.nn import BatchNorm, Conv3D, max_pool, normalise
 
 PAPER = "Carreira & Zisserman, CVPR 2017"
 
@@ -131,7 +131,7 @@ def c3d(model, videos, train):
             name = f"conv{i}{letter}"
             x = Conv3D(width, (3, 3, 3), dtype=model.dtype, name=name)(x)
             x = out[name] = nn.relu(norm(name=f"{name}_bn")(x))
-        x = nn.max_pool(x, (2, 2, 2), (2, 2, 2), "SAME")
+        x = max_pool(x, (2, 2, 2), (2, 2, 2), "SAME")
     x = x.reshape(x.shape[0], -1).astype(jnp.float32)
     for i, width in enumerate(model.fcs, len(model.convs) + 1):
         x = nn.Dense(width, use_bias=False, dtype=model.dtype, name=f"fc{i}")(x)
@@ -164,7 +164,7 @@ def fused(model, videos, train):
     gaussian = nn.initializers.normal(0.01)  # "the weights of these new layers are initialised with Gaussian noise"
     conv = Conv3D(model.hidden, (3, 3, 3), use_bias=True, dtype=model.dtype, kernel_init=gaussian, name="fusion")
     x = out["fusion"] = nn.relu(conv(jnp.concatenate(maps, axis=-1)))
-    x = nn.max_pool(x, (3, 3, 3), (2, 2, 2), "SAME").astype(jnp.float32).mean(axis=(1, 2, 3))
+    x = max_pool(x, (3, 3, 3), (2, 2, 2), "SAME").astype(jnp.float32).mean(axis=(1, 2, 3))
     x = out["pre_logits"] = nn.Dropout(model.dropout, deterministic=not train, name="dropout")(x)
     return (_head(model, "head")(x) if model.num_classes else x), out
 

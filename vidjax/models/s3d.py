@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vidjax.nn import BatchNorm, Conv3D, ceil_pads, normalise
+from vidjax.nn import BatchNorm, Conv3D, ceil_pads, max_pool, normalise
 
 PAPER = "Xie et al., ECCV 2018"
 
@@ -112,7 +112,7 @@ class Mixed(nn.Module):
         b0 = one(w0, name="b0")(x)
         b1 = three(w1, name="b1b")(one(r1, name="b1a")(x))
         b2 = three(w2, name="b2b")(one(r2, name="b2a")(x))
-        b3 = one(w3, name="b3b")(_max_pool(x, (3, 3, 3), (1, 1, 1), "symmetric"))
+        b3 = one(w3, name="b3b")(_pool(x, (3, 3, 3), (1, 1, 1), "symmetric"))
         branches = b0, b1, b2, b3
         if self.gating:
             branches = [Gate(name=f"b{i}_gate")(branch) for i, branch in enumerate(branches)]
@@ -148,7 +148,7 @@ class Model(nn.Module):
         conv = functools.partial(Conv3D, dtype=self.dtype, kernel_init=init)
         norm = functools.partial(BatchNorm, not train, self.bn_momentum, self.bn_epsilon, self.dtype)
         unit = functools.partial(Unit, conv=conv, norm=norm)
-        pool = functools.partial(_max_pool, padding=self.padding)
+        pool = functools.partial(_pool, padding=self.padding)
         ones, none, out = (1, 1, 1), ((0, 0),) * 3, {}
         x = normalise(video, self.mean, self.std)
         kernel, strides = self.stem_kernel, self.stem_strides
@@ -194,15 +194,11 @@ def _pads(sizes, window, strides, padding):
     return tuple(((k - 1) // 2, (k - 1) // 2) for k in window)
 
 
-def _max_pool(x, window, strides, padding):
-    """Max pool, one axis after the other as a maximum of slices: its gradient on CPU is 4-10 times as fast as XLA's."""
+def _pool(x, window, strides, padding):
+    """Max pool with the padding of the field of that name."""
     pads = _pads(x.shape[1:4], window, strides, padding)
     pads = ceil_pads(x.shape[1:4], window, strides, pads) if padding == "fixed" else pads
-    for axis, (k, s, (lo, hi)) in enumerate(zip(window, strides, pads, strict=True), 1):
-        x = jax.lax.pad(x, jnp.array(-jnp.inf, x.dtype), [(lo, hi, 0) if i == axis else (0, 0, 0) for i in range(5)])
-        last = (x.shape[axis] - k) // s * s
-        x = functools.reduce(jnp.maximum, [jax.lax.slice_in_dim(x, i, i + last + 1, s, axis) for i in range(k)])
-    return x
+    return max_pool(x, window, strides, pads)
 
 
 def _check(model, shape):
