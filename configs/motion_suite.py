@@ -5,7 +5,8 @@
     vidjax train --config=configs/motion_suite.py:lrcn,order --workdir=runs/order/lrcn
 
 After the colon come a family of `vidjax models`, a suite (motion, correspondence or order, see
-vidjax/data/choreography.py) and, for a run of seconds, `smoke`. Frames and modalities are those of the small variant.
+vidjax/data/choreography.py), `flow` for a net that sees flow in place of pixels and, for a run of seconds, `smoke`.
+Frames and modalities are those of the small variant.
 Hardware and cost: 2 CPU cores, two to five minutes. Expected: see the table in the README; chance is 12.5 %, 25 % and
 16.7 % top-1 of 480 held-out videos.
 """
@@ -16,13 +17,13 @@ from vidjax.data import choreography
 
 
 def get_config(arg=""):
-    """The config of `FAMILY[,SUITE][,smoke]`; ValueError for words that are neither."""
+    """The config of `FAMILY[,SUITE][,flow][,smoke]`; ValueError for words that are neither."""
     words = [word for word in arg.split(",") if word]
     smoke = "smoke" in words
     suite = next((word for word in words if word in choreography.SUITES), "motion")
-    names = [word for word in words if word not in ("smoke", suite)] or ["r3d"]
+    names = [word for word in words if word not in ("smoke", "flow", suite)] or ["r3d"]
     if len(names) > 1:
-        raise ValueError(f"configs/motion_suite.py takes one family, a suite and smoke after the colon, not {arg!r}")
+        raise ValueError(f"configs/motion_suite.py takes one family, a suite, flow and smoke after the colon, not {arg!r}")
     cfg = quickstart.get_config("smoke" if smoke else "")
     cfg.model = {"name": names[0], "variant": "small"}
     shape = models.family(names[0]).SIZES["small"]["input"]
@@ -32,6 +33,11 @@ def get_config(arg=""):
     if "flow" in several:
         flow = {"source": "online", "method": "dis", "bound": 4.0, "stack": several["flow"][-1] // 2}
         cfg.data.flow = flow
+    if "flow" in words:
+        cfg.data.modalities = ("flow",)
+        cfg.data.flow = {"source": "online", "method": "dis", "bound": 4.0, "stack": 1}
+        cfg.data.augment.color = 0.0
+        cfg.model.update({"mean": 0.0, "std": 0.5})
     if suite != "motion":
         cfg.data.motion.suite = suite
         cfg.data.motion.out = f"data/{suite}{'_smoke' if smoke else ''}"

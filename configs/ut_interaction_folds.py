@@ -19,7 +19,7 @@ from configs import motion_suite
 def get_config(arg=""):
     """The config of `FAMILY[,flow][,smoke]`."""
     words = [word for word in arg.split(",") if word]
-    cfg = motion_suite.get_config(",".join(word for word in words if word != "flow"))
+    cfg = motion_suite.get_config(arg)
     smoke, golden = "smoke" in words, os.environ.get("VIDJAX_GOLDEN", "../shared/golden")
     del cfg.data.motion
     cfg.steps = 4 if smoke else 150
@@ -31,14 +31,9 @@ def get_config(arg=""):
         "scale": (0.5, 1.0),
         "ratio": (0.75, 1.33),
         "flip": 0.5,
-        "color": 0.3,
+        "color": 0.0 if "flow" in words else 0.3,
         "flip_pairs": (),
     }
-    if "flow" in words:
-        cfg.data.modalities = ("flow",)
-        cfg.data.flow = {"source": "online", "method": "dis", "bound": 4.0, "stack": 1}
-        cfg.data.augment.color = 0.0
-        cfg.model.update({"mean": 0.0, "std": 0.5})
     cfg.eval.update({"clips": 4, "crops": 3, "resize": 46, "size": cfg.data.augment.size, "batch_size": 2})
     cfg.eval.every = cfg.checkpoint_every = cfg.steps
     cfg.optim.update({"lr": 2e-3, "warmup": 2 if smoke else 20})
