@@ -23,7 +23,7 @@ def get_config(arg=""):
     suite = next((word for word in words if word in choreography.SUITES), "motion")
     names = [word for word in words if word not in ("smoke", "flow", suite)] or ["r3d"]
     if len(names) > 1:
-        raise ValueError(f"configs/motion_suite.py takes one family, a suite, flow and smoke after the colon, not {arg!r}")
+        raise ValueError(f"configs/motion_suite.py takes one family, a suite, flow, smoke after the colon, not {arg!r}")
     cfg = quickstart.get_config("smoke" if smoke else "")
     cfg.model = {"name": names[0], "variant": "small"}
     shape = models.family(names[0]).SIZES["small"]["input"]
