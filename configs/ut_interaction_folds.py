@@ -22,7 +22,7 @@ def get_config(arg=""):
     cfg = motion_suite.get_config(arg)
     smoke, golden = "smoke" in words, os.environ.get("VIDJAX_GOLDEN", "../shared/golden")
     del cfg.data.motion
-    cfg.steps = 4 if smoke else 150
+    cfg.steps = 4 if smoke else 100
     cfg.data.update({"source": "ut_interaction", "path": f"{golden}/ut_interaction", "split": "1"})
     cfg.data.update({"batch_size": 8 if smoke else 16, "short_side": 64})
     cfg.data.clip.sampler = "segments"  # a clip is one whole action
