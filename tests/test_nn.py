@@ -27,16 +27,25 @@ CASES = {  # kernel, strides, padding, groups ("each" = depthwise), channels, fe
     "pointwise with padding": ((1, 1, 1), (1, 2, 1), ((0, 1), (1, 0), (2, 2)), 1, 2, 3, (2, 3, 4)),
     "x3d depthwise": ((3, 3, 3), (1, 2, 2), SAME3, "each", 6, 6, (4, 7, 6)),
     "x3d temporal stem": ((5, 1, 1), (1, 1, 1), ((2, 2), (0, 0), (0, 0)), "each", 4, 4, (6, 3, 3)),
+    "x3d stride in time": ((3, 3, 3), (2, 2, 2), SAME3, "each", 3, 3, (7, 6, 5)),
+    "depthwise rows": ((1, 5, 5), (1, 2, 2), ((0, 0), (2, 2), (2, 2)), "each", 3, 3, (2, 9, 8)),
+    "depthwise strips": ((3, 3, 3), (1, 1, 1), SAME3, "each", 3, 3, (3, 34, 2)),
+    "depthwise with a multiplier": ((3, 3, 1), (1, 2, 1), "SAME", 4, 4, 12, (3, 5, 4)),
+    "depthwise to one": ((3, 3, 3), (1, 1, 1), SAME3, "each", 1, 1, (3, 4, 4)),
     "groups": ((3, 3, 3), (1, 1, 1), SAME3, 2, 4, 6, (3, 4, 4)),
+    "strided groups": ((3, 3, 3), (2, 2, 2), SAME3, 3, 6, 12, (4, 5, 6)),
+    "wide groups": ((1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1)), 2, 68, 4, (2, 5, 4)),
+    "narrow groups": ((3, 1, 1), (2, 1, 1), ((1, 1), (0, 0), (0, 0)), 24, 48, 24, (5, 3, 2)),
+    "pointwise groups": ((1, 1, 1), (1, 2, 2), "VALID", 3, 6, 9, (2, 3, 4)),
 }
 
 
 def random_case(seed):
     rng = np.random.default_rng(seed)
     kernel, strides = (tuple(int(v) for v in rng.integers(1, high, 3)) for high in (5, 4))
-    groups = (1, "each")[seed % 2]
-    channels = int(rng.integers(2, 5))
-    features = channels if groups == "each" else int(rng.integers(2, 5))
+    groups = (1, "each", 2, 3)[seed % 4]
+    channels = int(rng.integers(2, 5)) * (1 if groups == "each" else groups)
+    features = channels if groups == "each" else int(rng.integers(2, 5)) * groups
     padding = ("SAME", "VALID", tuple((int(lo), int(hi)) for lo, hi in rng.integers(0, 4, (3, 2))))[seed % 3]
     return kernel, strides, padding, groups, channels, features, tuple(int(v) for v in rng.integers(4, 8, 3))
 
@@ -73,12 +82,12 @@ def test_folded_equals_native(name):
     assert_equal(CASES[name])
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(12))
 def test_folded_equals_native_on_random_shapes(seed):
     assert_equal(random_case(seed))
 
 
-@pytest.mark.parametrize("name", ["r3d block", "x3d depthwise"])
+@pytest.mark.parametrize("name", ["r3d block", "x3d depthwise", "depthwise with a multiplier", "strided groups"])
 def test_bfloat16(name):
     assert_equal(CASES[name], jnp.bfloat16, tolerance=0.03)  # 8 bits of mantissa, intermediate sums rounded too
 
@@ -101,7 +110,9 @@ def test_lowering_is_chosen_at_trace_time():
 
 
 @pytest.mark.parametrize(
-    "name", ["r3d stem", "r3d block", "r3d downsampling block", "r2plus1d temporal", "x3d depthwise"]
+    "name",
+    ["r3d stem", "r3d block", "r3d downsampling block", "r2plus1d temporal", "x3d depthwise", "depthwise strips"]
+    + ["depthwise with a multiplier", "strided groups", "narrow groups"],
 )
 def test_a_sharded_batch_stays_sharded(name):
     _, kernel, strides, padding, groups = arrays(CASES[name])

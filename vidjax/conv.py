@@ -2,7 +2,8 @@
 
 XLA's own 3-D convolution is right for GPU and TPU, where the folded form triples the memory traffic. On CPU its
 gradient is several times slower than PyTorch's and its depthwise form up to a hundred times, so there dense kernels
-become 2-D convolutions or matrix products and depthwise kernels shifted multiply-adds, each with its own gradient.
+become 2-D convolutions or matrix products, grouped ones several of these, and depthwise kernels shifted multiply-adds,
+each with its own gradient.
 Activations stay (B, ...) with the batch first or merged as the major part of B * T: a sharded batch stays sharded.
 """
 
@@ -14,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+GROUPED_CHANNELS = 32  # per dense convolution of a grouped one
+SUMMED_ROWS = 16  # per step of a depthwise kernel's gradient
 PATCH_ELEMENTS = 2**20  # per step of a kernel's gradient: 4 MB; smaller measured much the same, 2**23 up to 2.6x slower
 
 
@@ -24,15 +27,15 @@ def native(x, kernel, strides, pads, groups):
 
 
 def folded(x, kernel, strides, pads, groups):
-    """`native` for CPU: dense and depthwise kernels avoid XLA's 3-D convolution, other group counts use it."""
+    """`native` for CPU, without XLA's 3-D convolution."""
     channels, features = x.shape[-1], kernel.shape[-1]
+    if groups == channels:
+        return _depthwise(jnp.repeat(x, features // channels, axis=-1), kernel[:, :, :, 0], strides, pads)
+    kernel, pads = _drop_padding_taps(x, kernel, strides, pads)
+    x, strides, pads = _slice_pointwise_axes(x, kernel.shape, strides, pads)
     if groups == 1:
-        kernel, pads = _drop_padding_taps(x, kernel, strides, pads)
-        x, strides, pads = _slice_pointwise_axes(x, kernel.shape, strides, pads)
         return _dense(x, kernel, strides, pads)
-    if groups == channels == features:
-        return _depthwise(x, kernel[:, :, :, 0], strides, pads)
-    return native(x, kernel, strides, pads, groups)
+    return _grouped(x, kernel, strides, pads, groups)
 
 
 def _drop_padding_taps(x, kernel, strides, pads):
@@ -75,6 +78,19 @@ def _dense(x, kernel, strides, pads):
         y = conv2d(x.reshape(b * t, h, w, c), kernel[0], strides[1:], pads[1:])
         return y.reshape(b, t, *y.shape[1:])
     return _frames_in_channels(x, kernel, strides, pads)
+
+
+def _grouped(x, kernel, strides, pads, groups):
+    """Grouped convolution as dense ones of about GROUPED_CHANNELS channels: several groups, zeros between them."""
+    c, f = kernel.shape[3], kernel.shape[4] // groups
+    n = max(m for m in range(1, groups + 1) if groups % m == 0 and (m == 1 or m * c <= GROUPED_CHANNELS))
+    own = jnp.eye(n, dtype=bool).reshape(1, 1, 1, n, 1, n, 1)
+    parts = []
+    for i in range(0, groups, n):
+        block = kernel[..., i * f : (i + n) * f].reshape(*kernel.shape[:3], 1, c, n, f)
+        block = jnp.where(own, block, 0).reshape(*kernel.shape[:3], n * c, n * f)
+        parts.append(_dense(x[..., i * c : (i + n) * c], block, strides, pads))
+    return jnp.concatenate(parts, axis=-1)
 
 
 @functools.partial(jax.checkpoint, static_argnums=(2, 3))
@@ -148,22 +164,39 @@ def _depthwise_forward(x, kernel, strides, pads):
 def _depthwise_backward(strides, pads, saved, g):
     x, kernel = saved
     dx = _input_gradient(_depthwise, g, kernel, strides, pads, x.shape)
-    x = _pad(x, pads)
-    taps = _taps(kernel.shape[1:3])
+    return dx, _depthwise_kernel_gradient(_pad(x, pads), g, kernel.shape, strides).astype(kernel.dtype)
 
-    def add_frame(dk, t):
-        g_frame = lax.dynamic_index_in_dim(g, t, 1, keepdims=False)
-        frames = [lax.dynamic_index_in_dim(x, t * strides[0] + i, 1, keepdims=False) for i in range(kernel.shape[0])]
-        sums = [
-            jnp.sum(_window(frame, tap, g.shape[2:4], strides[1:]) * g_frame, axis=(0, 1, 2), dtype=jnp.float32)
-            for frame in frames
-            for tap in taps
-        ]
-        return dk + jnp.stack(sums), None
 
-    dk = jnp.zeros((math.prod(kernel.shape[:3]), kernel.shape[3]), jnp.float32)
-    dk, _ = lax.scan(add_frame, dk, jnp.arange(g.shape[1]))
-    return dx, dk.reshape(kernel.shape).astype(kernel.dtype)
+def _depthwise_kernel_gradient(x, g, shape, strides):
+    """Gradient of a depthwise kernel (t, h, w, C): products of x and g, a few rows of one frame at a time.
+
+    The sums keep columns and channels until the end, so that every addition is of whole rows: XLA does not vectorise a
+    reduction to channels. A step loads the next step's rows, as rows that it loaded for itself would be fused into
+    the sums, which then are not vectorised either.
+    """
+    kt, kh, kw, c = shape
+    st, sh, sw = strides
+    b, t, h, w, _ = g.shape
+    rows = max(r for r in range(1, min(h, SUMMED_ROWS) + 1) if h % r == 0)
+
+    def load(i):
+        frame, row = i // (h // rows), i % (h // rows) * rows
+        strip = lax.dynamic_slice(x, (0, frame * st, row * sh, 0, 0), (b, kt, (rows - 1) * sh + kh, x.shape[3], c))
+        return strip, lax.dynamic_slice(g, (0, frame, row, 0, 0), (b, 1, rows, w, c))
+
+    def add_rows(carry, i):
+        totals, strip, g_strip = carry
+        strip_sums = []
+        for column, total in enumerate(totals):
+            for row in range(rows):
+                window = _window(strip, (0, row * sh, column), (kt, kh, w), (1, 1, sw)).astype(jnp.float32)
+                total = total + window * g_strip[:, :, row : row + 1].astype(jnp.float32)
+            strip_sums.append(total)
+        return (strip_sums, *load(i)), None
+
+    totals = [jnp.zeros((b, kt, kh, w, c), jnp.float32)] * kw
+    (totals, *_), _ = lax.scan(add_rows, (totals, *load(jnp.array(0))), jnp.arange(1, t * (h // rows) + 1))
+    return jnp.stack([total.sum((0, 3)) for total in totals], axis=2)
 
 
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
