@@ -108,8 +108,14 @@ def test_references(source, arch):
     row = models.reference(source, arch)
     model = models.for_reference(source, arch, 4)
     assert model.num_classes == 4
-    assert {"order", "range", "mean", "std", "frames", "resize", "size"} == row["preprocess"].keys()
-    assert (model.mean, model.std) == (row["preprocess"]["mean"], row["preprocess"]["std"])
+    known = {"bound", "classes", "flow", "interpolation", "model", "sampler", "stride"}  # what `vidjax convert` reads
+    needed = {"order", "range", "mean", "std", "frames", "resize", "size"}
+    assert needed <= row["preprocess"].keys() <= needed | known
+    flow = getattr(model, "spatial", None) == ""  # a temporal stream alone
+    fields = [getattr(model, f"flow_{name}" if flow else name) for name in ("mean", "std")]
+    stated = [np.divide(row["preprocess"][name], row["preprocess"]["range"][1]) for name in ("mean", "std")]
+    for field, value in zip(fields, stated, strict=True):  # a model's are of pixels in [0, 1]
+        np.testing.assert_allclose(field, value, rtol=1e-12)
 
 
 def test_load_npz(tmp_path):
@@ -125,7 +131,8 @@ def test_load_npz_refuses_objects(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"), [("w.h5", "is none of .npz, .safetensors, .pt, .pth"), ("w.npz", "There is no file .*w.npz")]
+    ("name", "sentence"),
+    [("w.bin", "is none of .npz, .safetensors, .pt, .pth"), ("w.npz", "There is no file .*w.npz")],
 )
 def test_load_refuses(tmp_path, name, sentence):
     with pytest.raises(convert.ConvertError, match=sentence):
