@@ -35,8 +35,8 @@ CASES = {  # kernel, strides, padding, groups ("each" = depthwise), channels, fe
     "groups": ((3, 3, 3), (1, 1, 1), SAME3, 2, 4, 6, (3, 4, 4)),
     "strided groups": ((3, 3, 3), (2, 2, 2), SAME3, 3, 6, 12, (4, 5, 6)),
     "wide groups": ((1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1)), 2, 68, 4, (2, 5, 4)),
-    "narrow groups": ((3, 1, 1), (2, 1, 1), ((1, 1), (0, 0), (0, 0)), 24, 48, 24, (5, 3, 2)),
-    "pointwise groups": ((1, 1, 1), (1, 2, 2), "VALID", 3, 6, 9, (2, 3, 4)),
+    "narrow groups": ((3, 1, 1), (2, 1, 1), ((1, 1), (0, 0), (0, 0)), 4, 24, 8, (5, 3, 2)),
+    "pointwise groups": ((1, 1, 1), (1, 2, 2), "VALID", 3, 15, 9, (2, 3, 4)),
 }
 
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+DEPTHWISE_LANES = 4  # groups of up to so many channels are sums of depthwise convolutions, wider ones dense
 GROUPED_CHANNELS = 32  # per dense convolution of a grouped one
 SUMMED_ROWS = 16  # per step of a depthwise kernel's gradient
 PATCH_ELEMENTS = 2**20  # per step of a kernel's gradient: 4 MB; smaller measured much the same, 2**23 up to 2.6x slower
@@ -28,9 +29,10 @@ def native(x, kernel, strides, pads, groups):
 
 def folded(x, kernel, strides, pads, groups):
     """`native` for CPU, without XLA's 3-D convolution."""
-    channels, features = x.shape[-1], kernel.shape[-1]
-    if groups == channels:
-        return _depthwise(jnp.repeat(x, features // channels, axis=-1), kernel[:, :, :, 0], strides, pads)
+    lanes, copies = kernel.shape[3], kernel.shape[4] // groups
+    if groups > 1 and lanes <= DEPTHWISE_LANES:
+        parts = (jnp.repeat(x[..., i::lanes], copies, axis=-1) for i in range(lanes))
+        return sum(_depthwise(part, kernel[:, :, :, i], strides, pads) for i, part in enumerate(parts))
     kernel, pads = _drop_padding_taps(x, kernel, strides, pads)
     x, strides, pads = _slice_pointwise_axes(x, kernel.shape, strides, pads)
     if groups == 1:
