@@ -150,16 +150,23 @@ def trajectories(task):
 
 
 def network(cfg, source):
-    """A net's activation `features.layer`, averaged over the views of `eval` or its protocol: (videos, D).
+    """A net's activation `features.layer`, the mean over its views scaled to length 1: (videos, D).
 
-    FitError if a video cannot be read.
+    Clips, modalities and crops are those that the net's own checkpoint names; `eval.protocol`, or the numbers of
+    `eval.clips` and `crops`, take their place where the config has them. FitError if a video cannot be read.
     """
     mesh = sharding.make_mesh(**cfg.get("mesh", {"data": -1}))
     places = functools.partial(sharding.shardings, mesh=mesh, rules=sharding.rules("replicate"))
     variables, meta, _ = checkpoint.load_variables(cfg.features.path, shardings=places)
-    net = models.build(config.from_dict(meta["config"]).model, num_classes=len(meta["class_names"]))
-    flow_net = inputs.load_net(data.options(cfg.data), sharding.replicated(mesh))
-    evaluator = evaluate.Evaluator(cfg, net, mesh, places(variables), source, flow_net, feature=cfg.features.layer)
+    own = config.from_dict(meta["config"])
+    own.eval.allow_bad = False
+    own.eval.update({key: cfg.eval[key] for key in ("clips", "crops") if cfg.eval[key]})
+    if cfg.eval.get("protocol"):
+        with own.unlocked():
+            own.eval.protocol = cfg.eval.protocol
+    net = models.build(own.model, num_classes=len(meta["class_names"]))
+    flow_net = inputs.load_net(data.options(own.data), sharding.replicated(mesh))
+    evaluator = evaluate.Evaluator(own, net, mesh, places(variables), source, flow_net, feature=cfg.features.layer)
     found, errors = evaluator.scores(variables)
     if errors:
         raise FitError(f"{len(errors)} videos cannot be read (first: {next(iter(errors.values()))}); remove them.")
