@@ -3,6 +3,7 @@
 import ast
 import pathlib
 
+import jax
 import pytest
 import tiny
 
@@ -51,8 +52,16 @@ def test_fitted_config_says_how_to_run_it(file):
     assert "Expected:" in text
 
 
+@pytest.fixture
+def quick_compilation():
+    """Nothing here runs twice: optimising it would take longer than running it."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
-def test_smoke_form_trains(file, videos, tmp_path):
+def test_smoke_form_trains(file, videos, tmp_path, quick_compilation):
     cfg = config.from_file(f"{file}:smoke")
     for key in ("label_column", "group_column", "eval_groups", "split", "mixture"):
         if key in cfg.data:
