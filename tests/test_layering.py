@@ -54,7 +54,7 @@ ALLOWED = {
     "converted": {"__version__", "checkpoint", "config", "convert", "data", "evaluate", "models"},
     "encoding": set(),
     "inflate": set(),
-    "fit": {"checkpoint", "config", "data", "encoding", "evaluate", "inputs", "logs", "models", "sharding"},
+    "fit": {"checkpoint", "config", "data", "encoding", "evaluate", "inputs", "logs", "models", "report", "sharding"},
     "fuse": {"encoding", "evaluate", "report"},
     "splits": set(),
     "evaluate": {"checkpoint", "config", "data", "inputs", "logs", "models", "report", "sharding"},

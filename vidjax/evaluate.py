@@ -170,7 +170,7 @@ def with_protocol(cfg, feature=""):
     if not cfg.eval.get("protocol"):
         return cfg
     protocol, cfg = protocols.find(cfg.eval.protocol), cfg.copy_and_resolve_references()
-    if protocol.feature != feature and protocol.feature:
+    if protocol.feature not in ("", feature):
         others = ", ".join(name for name, one in protocols.PROTOCOLS.items() if not one.feature)
         raise EvaluationError(
             f"config.eval.protocol {cfg.eval.protocol} averages the activation {protocol.feature}, as vidjax fit does, "
@@ -311,10 +311,16 @@ def summary(cfg, source, step, scores, labels, records, errors):
 def save_scores(workdir, name, scores, labels, ids):
     """Writes `scores_<name>.npz` {scores (N, C), labels (N,) or (N, C), ids (N,)}, whole or not at all."""
     path = os.path.join(workdir, f"scores_{name}.npz")
+    save_arrays(path, {"scores": scores, "labels": labels, "ids": np.array(ids)})
+
+
+def save_arrays(path, arrays):
+    """Writes arrays by name as a .npz, whole or not at all; EvaluationError names the file that cannot be written."""
+    fresh = f"{path}.{os.getpid()}.tmp"
     try:
-        with open(path + ".tmp", "wb") as file:
-            np.savez(file, scores=scores, labels=labels, ids=np.array(ids))
-        os.replace(path + ".tmp", path)
+        with open(fresh, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(fresh, path)
     except OSError as error:
         raise EvaluationError(f"cannot write {path}: {error.strerror}; free space there and run again.") from error
 

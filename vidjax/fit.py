@@ -9,11 +9,12 @@ import hashlib
 import json
 import logging
 import os
+import pathlib
 import zipfile
 
 import numpy as np
 
-from vidjax import checkpoint, config, data, encoding, evaluate, inputs, logs, models, sharding
+from vidjax import checkpoint, config, data, encoding, evaluate, inputs, logs, models, report, sharding
 from vidjax.data import flow, handmade, modalities, stacking, work
 
 log = logging.getLogger("vidjax")
@@ -52,16 +53,15 @@ def fit(cfg, workdir):
     fitted = {f"svm/{key}": value for key, value in encoding.fit_svm(rows, y, len(train.classes), cfg.svm.c).items()}
     for name, arrays in encoders.items():
         fitted |= {f"{name}/{key}": value for key, value in arrays.items()}
-    save(os.path.join(workdir, "classifier.npz"), fitted)
-    found = features(cfg, held_out, workdir)
-    report = write_report(cfg, workdir, fitted, held_out, found)
+    evaluate.save_arrays(os.path.join(workdir, "classifier.npz"), fitted)
+    asked = vectors(encoders, features(cfg, held_out, workdir))
+    written = write_report(cfg, workdir, fitted, held_out, asked)
     if cfg.svm.pca:
-        curve = pca_curve(rows, y, vectors(encoders, found), labels(held_out), cfg.svm.pca, cfg.svm.c)
-        with open(os.path.join(workdir, "pca_curve.json"), "w", encoding="utf-8") as file:
-            json.dump(curve, file)
+        curve = pca_curve(rows, y, asked, labels(held_out), cfg.svm.pca, cfg.svm.c)
+        report.save_json(pathlib.Path(workdir) / "pca_curve.json", curve)
         for dims, top1 in curve.items():
             log.info("%d principal components: top-1 %.1f %%", dims, 100 * top1)
-    return report
+    return written
 
 
 def run(cfg, workdir):
@@ -72,18 +72,18 @@ def run(cfg, workdir):
             fitted = dict(arrays)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise FitError(f"{path} cannot be read ({error}); run vidjax fit again.") from None
-    held_out = data.source(cfg.data, "eval")
-    return write_report(cfg, workdir, fitted, held_out, features(cfg, held_out, workdir))
-
-
-def write_report(cfg, workdir, fitted, source, x):
-    """Scores a source's features and writes its report."""
-    encoders = {}
+    held_out, encoders = data.source(cfg.data, "eval"), {}
     for key, value in fitted.items():
         name, _, part = key.rpartition("/")
         if name != "svm":
             encoders.setdefault(name, {})[part] = value
-    rows, svm = vectors(encoders, x), {key: fitted[f"svm/{key}"] for key in ("coef", "intercept")}
+    rows = vectors(encoders, features(cfg, held_out, workdir))
+    return write_report(cfg, workdir, fitted, held_out, rows)
+
+
+def write_report(cfg, workdir, fitted, source, rows):
+    """Scores a source's vectors (N, D) and writes its report."""
+    svm = {key: fitted[f"svm/{key}"] for key in ("coef", "intercept")}
     if rows.shape[1] != svm["coef"].shape[1] or len(source.classes) != len(svm["coef"]):
         raise FitError(
             f"the classifier in {workdir} is for {svm['coef'].shape} classes and features, these are others."
@@ -91,13 +91,6 @@ def write_report(cfg, workdir, fitted, source, x):
     cost = {"params": sum(value.size for value in fitted.values()), "gmac_per_view": 0.0}
     scores = encoding.softmax(encoding.margins(svm, rows))
     return evaluate.write(cfg, source, workdir, step=0, scores=scores, errors={}, cost=cost, seconds=0.0)
-
-
-def save(path, arrays):
-    """Writes arrays by name as a .npz, whole or not at all."""
-    with open(f"{path}.{os.getpid()}.tmp", "wb") as file:
-        np.savez(file, **arrays)
-    os.replace(file.name, path)
 
 
 def labels(source):
@@ -145,7 +138,7 @@ def trajectories(task):
     tracks = {key: value[np.sort(kept)] for key, value in tracks.items()}
     found = handmade.describe(clip, fields if residual is None else residual, tracks, how["norm"])
     found = {key: value.astype(np.float16) for key, value in found.items()}
-    save(task["out"], found)
+    evaluate.save_arrays(task["out"], found)
     return len(kept)
 
 
