@@ -56,8 +56,8 @@ def _size(params, gmac, shape, classes=400, paper=PAPER):
 
 
 _RGB, _XY = (64, 224, 224, 3), (64, 224, 224, 2)
-SIZES = {  # [P] published, [C] computed from the definition (tests/models/test_i3d_properties.py); GMAC per view. The literature
-    # quotes 108 G for RGB [P]: zero padding counted, as everywhere here, it is 111.2, and without 104.4.
+SIZES = {  # [P] published, [C] computed from the definition (tests/models/test_i3d_properties.py); GMAC per view.
+    # The literature quotes 108 G for RGB [P]: zero padding counted, as everywhere here, it is 111.2, and without 104.4.
     "rgb": _size(12_697_264, 111.151, _RGB),  # [C]
     "flow": _size(12_675_312, 102.339, _XY),  # [C]
     "two_stream": _size(25_372_576, 213.490, {"rgb": _RGB, "flow": _XY}),  # [C], the paper's 25 M [P]
