@@ -30,9 +30,11 @@ ALLOWED = {
     "conv": set(),
     "visualise": set(),
     "nn": {"conv"},
-    "backbones": {"nn", "backbones"},
+    "rules": set(),
+    "backbones": {"nn", "backbones", "rules"},
     "recurrent": {"nn"},
-    "models": {"backbones", "models", "nn", "recurrent"},
+    "transformer": set(),
+    "models": {"backbones", "models", "nn", "recurrent", "rules", "transformer"},
     "convert": {"models"},
     "data": {"data"},
     "flow": {"flow"},
@@ -77,7 +79,7 @@ def test_rooms_import_only_what_lies_below(file):
 @pytest.mark.parametrize(
     ("package", "rooms"),
     [
-        ("flax.linen", {"backbones", "models", "nn", "recurrent"}),
+        ("flax.linen", {"backbones", "models", "nn", "recurrent", "transformer"}),
         ("orbax", {"checkpoint"}),
         ("clu", {"logs"}),
         ("h5py", {"convert"}),

@@ -11,6 +11,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vidjax import rules
 from vidjax.nn import BatchNorm, Conv3D
 
 VARIANTS = {  # table 1
@@ -140,19 +141,10 @@ def table(source="", path="backbone"):
     ours = rf"{path}/layer\g<stage>_\g<block>"
     return [
         (rf"{source}conv1\.weight", f"params/{path}/stem/conv/kernel", "oihw_to_1hwio"),
-        *_norm(rf"{source}bn1", f"{path}/stem/bn"),
+        *rules.norm(rf"{source}bn1", f"{path}/stem/bn"),
         (rf"{block}\.(?P<unit>conv\d)(\.net)?\.weight", rf"params/{ours}/\g<unit>/conv/kernel", "oihw_to_1hwio"),
-        *_norm(rf"{block}\.bn(?P<number>\d)", rf"{ours}/conv\g<number>/bn"),
+        *rules.norm(rf"{block}\.bn(?P<number>\d)", rf"{ours}/conv\g<number>/bn"),
         (rf"{block}\.downsample\.0\.weight", f"params/{ours}/downsample/conv/kernel", "oihw_to_1hwio"),
-        *_norm(rf"{block}\.downsample\.1", f"{ours}/downsample/bn"),
+        *rules.norm(rf"{block}\.downsample\.1", f"{ours}/downsample/bn"),
         (rf"{source}.*\.num_batches_tracked", None, None),
-    ]
-
-
-def _norm(source, path):
-    """Conversion rules of one PyTorch batch norm."""
-    return [
-        (rf"{source}\.weight", f"params/{path}/scale", None),
-        (rf"{source}\.bias", f"params/{path}/bias", None),
-        (rf"{source}\.running_(?P<stat>mean|var)", rf"batch_stats/{path}/\g<stat>", None),
     ]

@@ -12,6 +12,7 @@ import re
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vidjax import rules
 from vidjax.nn import BatchNorm, Conv3D, ceil_pads, local_response_norm
 
 _VGG = {
@@ -156,13 +157,15 @@ def table(source="", path="backbone", net="vgg16"):
     backbone, caffe = Backbone(**VARIANTS[net]), net.startswith("cnn_m")
     channels = backbone.widths[-1]
     flat = (2, lambda x: _flat(x, channels), lambda x: _unflat(x, channels))
-    rules, at = [], 0  # the number of torchvision's next module
+    found, at = [], 0  # the number of torchvision's next module
     for name in layers(backbone):
         kind, stage = re.match(r"([a-z]+)(\d)", name).groups()
         if kind == "conv":
             theirs, kernel = f"features.{at}", "oihw_to_1hwio"
             if backbone.batch_norm:
-                rules += _norm(rf"{source}features\.{at + 1}", f"{path}/{name.replace('conv', 'bn')}")
+                norm = rf"{source}features\.{at + 1}"
+                found += rules.norm(norm, f"{path}/{name.replace('conv', 'bn')}")
+                found.append((rf"{norm}\.num_batches_tracked", None, None))
             at += 3 if backbone.batch_norm else 2
         elif kind == "fc":
             theirs, kernel = f"classifier.{3 * int(stage) - 18}", flat if name == "fc6" else "oi_to_io"
@@ -170,9 +173,9 @@ def table(source="", path="backbone", net="vgg16"):
             at += kind == "pool"
             continue
         theirs = source + re.escape(name if caffe else theirs)
-        rules.append((rf"{theirs}\.weight", f"params/{path}/{name}/kernel", kernel))
-        rules.append((rf"{theirs}\.bias", f"params/{path}/{name}/bias", None))
-    return rules
+        found.append((rf"{theirs}\.weight", f"params/{path}/{name}/kernel", kernel))
+        found.append((rf"{theirs}\.bias", f"params/{path}/{name}/bias", None))
+    return found
 
 
 def _flat(x, channels):
@@ -185,13 +188,3 @@ def _unflat(x, channels):
     """The inverse of `_flat`."""
     side = math.isqrt(x.shape[0] // channels)
     return x.reshape(side, side, channels, -1).transpose(3, 2, 0, 1).reshape(x.shape[1], -1)
-
-
-def _norm(source, path):
-    """Conversion rules of one PyTorch batch norm."""
-    return [
-        (rf"{source}\.weight", f"params/{path}/scale", None),
-        (rf"{source}\.bias", f"params/{path}/bias", None),
-        (rf"{source}\.running_(?P<stat>mean|var)", rf"batch_stats/{path}/\g<stat>", None),
-        (rf"{source}\.num_batches_tracked", None, None),
-    ]

@@ -11,6 +11,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vidjax import rules
 from vidjax.nn import BatchNorm, Conv3D, normalise
 
 PAPER = "Tran et al., ICCV 2019"
@@ -161,47 +162,33 @@ def _check(model):
         raise ValueError(f"csn's field core is one of {', '.join(_NETS.values())}, not {model.core!r}.")
 
 
-def _norm(source, path):
-    """Conversion rules of one PyTorch batch norm."""
-    return [
-        (rf"{source}\.weight", f"params/{path}/scale", None),
-        (rf"{source}\.bias", f"params/{path}/bias", None),
-        (rf"{source}\.running_(?P<stat>mean|var)", rf"batch_stats/{path}/\g<stat>", None),
-    ]
-
-
-def _unit(conv, norm, path):
-    """Conversion rules of one convolution and its batch norm."""
-    return [(rf"{conv}\.weight", f"params/{path}/conv/kernel", "oithw_to_thwio"), *_norm(norm, f"{path}/bn")]
-
-
 def _pytorchvideo():
     """Conversion table of pytorchvideo's create_csn, whose stages are blocks 1 to 4."""
-    rules = _unit(r"blocks\.0\.conv", r"blocks\.0\.norm", "stem")
+    table = rules.unit(r"blocks\.0\.conv", r"blocks\.0\.norm", "stem")
     for source, path in (("a", "conv1"), ("b", "conv2"), ("c", "conv3")):
         block = r"blocks\.(\d)\.res_blocks\.(\d+)\.branch2"
-        rules += _unit(rf"{block}\.conv_{source}", rf"{block}\.norm_{source}", rf"layer\1_\2/{path}")
+        table += rules.unit(rf"{block}\.conv_{source}", rf"{block}\.norm_{source}", rf"layer\1_\2/{path}")
     block = r"blocks\.(\d)\.res_blocks\.(\d+)"
     return [
-        *rules,
-        *_unit(rf"{block}\.branch1_conv", rf"{block}\.branch1_norm", r"layer\1_\2/downsample"),
+        *table,
+        *rules.unit(rf"{block}\.branch1_conv", rf"{block}\.branch1_norm", r"layer\1_\2/downsample"),
         (r"blocks\.5\.proj\.weight", "params/head/kernel", "oi_to_io"),
         (r"blocks\.5\.proj\.bias", "params/head/bias", None),
-        (r".*\.num_batches_tracked", None, None),
+        *rules.COUNTS,
     ]
 
 
 def _mmaction2(core):
     """Conversion table of mmaction2's ResNet3dCSN; `core` maps its convolutions of conv2 to ours."""
-    rules = _unit(r"backbone\.conv1\.conv", r"backbone\.conv1\.bn", "stem")
+    table = rules.unit(r"backbone\.conv1\.conv", r"backbone\.conv1\.bn", "stem")
     for source, path in ({name: name for name in ("conv1", "conv3", "downsample")} | core).items():
         layer = rf"backbone\.layer(\d)\.(\d+)\.{source}"
-        rules += _unit(rf"{layer}\.conv", rf"{layer}\.bn", rf"layer\1_\2/{path}")
+        table += rules.unit(rf"{layer}\.conv", rf"{layer}\.bn", rf"layer\1_\2/{path}")
     return [
-        *rules,
+        *table,
         (r"cls_head\.fc_cls\.weight", "params/head/kernel", "oi_to_io"),
         (r"cls_head\.fc_cls\.bias", "params/head/bias", None),
-        (r".*\.num_batches_tracked", None, None),
+        *rules.COUNTS,
     ]
 
 

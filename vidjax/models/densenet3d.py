@@ -11,6 +11,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vidjax import rules
 from vidjax.nn import BatchNorm, Conv3D, normalise
 
 PAPER = "Huang et al., CVPR 2017; Hara et al., CVPR 2018"
@@ -120,27 +121,18 @@ class Model(nn.Module):
         return x, out
 
 
-def _norm(source, path):
-    """Conversion rules of one PyTorch batch norm."""
-    return [
-        (rf"{source}\.weight", f"params/{path}/scale", None),
-        (rf"{source}\.bias", f"params/{path}/bias", None),
-        (rf"{source}\.running_(?P<stat>mean|var)", rf"batch_stats/{path}/\g<stat>", None),
-    ]
-
-
 _LAYER = r"features\.denseblock(\d)\.denselayer(\d+)"
 HARA = [  # (reference name, our path or None to drop it, transform)
     (r"features\.conv1\.weight", "params/stem/kernel", "oithw_to_thwio"),
-    *_norm(r"features\.norm1", "stem_bn"),
+    *rules.norm(r"features\.norm1", "stem_bn"),
     (rf"{_LAYER}\.conv(\d)\.weight", r"params/block\1_\2/conv\3/kernel", "oithw_to_thwio"),
-    *_norm(rf"{_LAYER}\.norm(\d)", r"block\1_\2/bn\3"),
+    *rules.norm(rf"{_LAYER}\.norm(\d)", r"block\1_\2/bn\3"),
     (r"features\.transition(\d)\.conv\.weight", r"params/transition\1/conv/kernel", "oithw_to_thwio"),
-    *_norm(r"features\.transition(\d)\.norm", r"transition\1/bn"),
-    *_norm(r"features\.norm5", "last_bn"),
+    *rules.norm(r"features\.transition(\d)\.norm", r"transition\1/bn"),
+    *rules.norm(r"features\.norm5", "last_bn"),
     (r"classifier\.weight", "params/head/kernel", "oi_to_io"),
     (r"classifier\.bias", "params/head/bias", None),
-    (r".*\.num_batches_tracked", None, None),
+    *rules.COUNTS,
 ]
 
 # What the weights of a source expect: the model's own first line applies mean and std.

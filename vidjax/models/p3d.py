@@ -13,6 +13,7 @@ import re
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vidjax import rules
 from vidjax.nn import BatchNorm, Conv3D, ceil_pads, normalise
 
 PAPER = "Qiu et al., ICCV 2017"
@@ -197,31 +198,22 @@ def _check(model):
         raise ValueError(f"p3d's field kinds is a word of the letters A, B, C and S, not {model.kinds!r}.")
 
 
-def _norm(source, path):
-    """Conversion rules of one PyTorch batch norm."""
-    return [
-        (rf"{source}\.weight", f"params/{path}/scale", None),
-        (rf"{source}\.bias", f"params/{path}/bias", None),
-        (rf"{source}\.running_(?P<stat>mean|var)", rf"batch_stats/{path}/\g<stat>", None),
-    ]
-
-
 def _torch():
     """Conversion table of the PyTorch port, whose last stage is of 2-D layers."""
-    rules = [(r"conv1_custom\.weight", "params/stem/conv/kernel", "oithw_to_thwio"), *_norm("bn1", "stem/bn")]
+    table = [(r"conv1_custom\.weight", "params/stem/conv/kernel", "oithw_to_thwio"), *rules.norm("bn1", "stem/bn")]
     units = {"conv1": "reduce", "conv2": "core/spatial", "conv3": "core/temporal", "conv4": "expand"}
     units |= {"conv_normal": "core/spatial", r"downsample\.0": "downsample"}
     for source, path in units.items():
         norm = source.replace("conv", "bn") if "conv" in source else r"downsample\.1"
         for stage, transform in (("([123])", "oithw_to_thwio"), ("(4)", "oihw_to_1hwio")):
             layer, ours = rf"layer{stage}\.(\d+)", rf"layer\1_\2/{path}"
-            rules += [(rf"{layer}\.{source}\.weight", f"params/{ours}/conv/kernel", transform)]
-            rules += _norm(rf"{layer}\.{norm}", f"{ours}/bn")
+            table += [(rf"{layer}\.{source}\.weight", f"params/{ours}/conv/kernel", transform)]
+            table += rules.norm(rf"{layer}\.{norm}", f"{ours}/bn")
     return [
-        *rules,
+        *table,
         (r"fc\.weight", "params/head/kernel", "oi_to_io"),
         (r"fc\.bias", "params/head/bias", None),
-        (r".*\.num_batches_tracked", None, None),
+        *rules.COUNTS,
     ]
 
 
@@ -239,18 +231,18 @@ def _caffe():
     """Conversion table of the released nets, blocks numbered by `caffe_numbers`; their last stage is 2-D."""
     vector = (2, lambda x: x[0], lambda x: x[None])  # Caffe's batch norm keeps (1, C)
     leaves = ("params/{}/scale", "params/{}/bias", "batch_stats/{}/mean", "batch_stats/{}/var")
-    rules = [("conv1/0", "params/stem/conv/kernel", "oithw_to_thwio")]
-    rules += [(f"bn_conv1/{i}", leaf.format("stem/bn"), vector) for i, leaf in enumerate(leaves)]
+    table = [("conv1/0", "params/stem/conv/kernel", "oithw_to_thwio")]
+    table += [(f"bn_conv1/{i}", leaf.format("stem/bn"), vector) for i, leaf in enumerate(leaves)]
     units = {"branch1": "downsample", "branch2a": "reduce", "branch2b": "core/spatial"}
     units |= {"branch2b_t": "core/temporal", "branch2c": "expand"}
     for source, unit in units.items():
         path = rf"layer\1_\2/{unit}"
         for stage, transform in (("[123]", "oithw_to_thwio"), ("4", "oihw_to_1hwio")):
-            rules += [(rf"res({stage})\.(\d+)_{source}/0", f"params/{path}/conv/kernel", transform)]
+            table += [(rf"res({stage})\.(\d+)_{source}/0", f"params/{path}/conv/kernel", transform)]
         for i, leaf in enumerate(leaves):
-            rules += [(rf"bn(\d)\.(\d+)_{source}/{i}", leaf.format(f"{path}/bn"), vector)]
+            table += [(rf"bn(\d)\.(\d+)_{source}/{i}", leaf.format(f"{path}/bn"), vector)]
     return [
-        *rules,
+        *table,
         (r"fc_\w+/0", "params/head/kernel", "oi_to_io"),
         (r"fc_\w+/1", "params/head/bias", None),
     ]

@@ -13,6 +13,7 @@ import re
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vidjax import rules
 from vidjax.nn import BatchNorm, Conv3D, normalise
 
 PAPER = "Tran et al., CVPR 2018"
@@ -236,32 +237,23 @@ def _check(model):
         raise ValueError("r3d's field twice (jfzhang's second norm) is for basic blocks; unset it or bottleneck.")
 
 
-def _norm(source, path):
-    """Conversion rules of one PyTorch batch norm."""
-    return [
-        (rf"{source}\.weight", f"params/{path}/scale", None),
-        (rf"{source}\.bias", f"params/{path}/bias", None),
-        (rf"{source}\.running_(?P<stat>mean|var)", rf"batch_stats/{path}/\g<stat>", None),
-    ]
-
-
 _BODY = [  # (reference name, our path or None to drop it, transform)
     (r"layer(\d)\.(\d+)\.(conv\d|downsample)\.0\.weight", r"params/layer\1_\2/\3/conv/kernel", "oithw_to_thwio"),
     (r"layer(\d)\.(\d+)\.(conv\d)\.0\.0\.weight", r"params/layer\1_\2/\3/spatial/kernel", "oithw_to_thwio"),
     (r"layer(\d)\.(\d+)\.(conv\d)\.0\.3\.weight", r"params/layer\1_\2/\3/temporal/kernel", "oithw_to_thwio"),
-    *_norm(r"layer(\d)\.(\d+)\.(conv\d|downsample)\.1", r"layer\1_\2/\3/bn"),
-    *_norm(r"layer(\d)\.(\d+)\.(conv\d)\.0\.1", r"layer\1_\2/\3/mid_bn"),
+    *rules.norm(r"layer(\d)\.(\d+)\.(conv\d|downsample)\.1", r"layer\1_\2/\3/bn"),
+    *rules.norm(r"layer(\d)\.(\d+)\.(conv\d)\.0\.1", r"layer\1_\2/\3/mid_bn"),
     (r"fc\.weight", "params/head/kernel", "oi_to_io"),
     (r"fc\.bias", "params/head/bias", None),
-    (r".*\.num_batches_tracked", None, None),
+    *rules.COUNTS,
 ]
-TORCH = [*_BODY, (r"stem\.0\.weight", "params/stem/conv/kernel", "oithw_to_thwio"), *_norm(r"stem\.1", "stem/bn")]
+TORCH = [*_BODY, (r"stem\.0\.weight", "params/stem/conv/kernel", "oithw_to_thwio"), *rules.norm(r"stem\.1", "stem/bn")]
 TORCH_2PLUS1D = [
     *_BODY,
     (r"stem\.0\.weight", "params/stem/spatial/kernel", "oithw_to_thwio"),
-    *_norm(r"stem\.1", "stem/mid_bn"),
+    *rules.norm(r"stem\.1", "stem/mid_bn"),
     (r"stem\.3\.weight", "params/stem/temporal/kernel", "oithw_to_thwio"),
-    *_norm(r"stem\.4", "stem/bn"),
+    *rules.norm(r"stem\.4", "stem/bn"),
 ]
 
 
@@ -280,17 +272,17 @@ _UNIT = r"layer(\d)\.(\d+)\.(conv\d|downsample)(?:conv)?"
 JFZHANG = [  # after _like_torchvision
     (rf"{_UNIT}\.temporal_spatial_conv\.weight", r"params/layer\1_\2/\3/conv/kernel", "oithw_to_thwio"),
     (rf"{_UNIT}\.(spatial|temporal)_conv\.weight", r"params/layer\1_\2/\3/\4/kernel", "oithw_to_thwio"),
-    *_norm(rf"{_UNIT}\.bn1", r"layer\1_\2/\3/mid_bn"),
-    *_norm(rf"{_UNIT}\.bn2?", r"layer\1_\2/\3/bn"),
-    *_norm(r"layer(\d)\.(\d+)\.bn(\d)", r"layer\1_\2/conv\3/second_bn"),
-    *_norm(r"layer(\d)\.(\d+)\.downsamplebn", r"layer\1_\2/downsample/second_bn"),
+    *rules.norm(rf"{_UNIT}\.bn1", r"layer\1_\2/\3/mid_bn"),
+    *rules.norm(rf"{_UNIT}\.bn2?", r"layer\1_\2/\3/bn"),
+    *rules.norm(r"layer(\d)\.(\d+)\.bn(\d)", r"layer\1_\2/conv\3/second_bn"),
+    *rules.norm(r"layer(\d)\.(\d+)\.downsamplebn", r"layer\1_\2/downsample/second_bn"),
     (r"res3d\.conv1\.temporal_spatial_conv\.weight", "params/stem/conv/kernel", "oithw_to_thwio"),
     (r"res2plus1d\.conv1\.(spatial|temporal)_conv\.weight", r"params/stem/\1/kernel", "oithw_to_thwio"),
-    *_norm(r"res2plus1d\.conv1\.bn1", "stem/mid_bn"),
-    *_norm(r"res(?:3d|2plus1d)\.conv1\.bn2?", "stem/bn"),
+    *rules.norm(r"res2plus1d\.conv1\.bn1", "stem/mid_bn"),
+    *rules.norm(r"res(?:3d|2plus1d)\.conv1\.bn2?", "stem/bn"),
     (r"linear\.weight", "params/head/kernel", "oi_to_io"),
     (r"linear\.bias", "params/head/bias", None),
-    (r".*\.num_batches_tracked", None, None),
+    *rules.COUNTS,
 ]
 
 # What the weights of a source expect: the model's own first line applies mean and std.

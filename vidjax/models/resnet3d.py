@@ -12,6 +12,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vidjax import rules
 from vidjax.nn import BatchNorm, Conv3D, normalise
 
 PAPER = "Hara et al., CVPR 2018"
@@ -206,32 +207,23 @@ def _check(model):
         raise ValueError("resnet3d's groups are for 3-D convolutions; set the field kind to '3d' or groups to 1.")
 
 
-def _norm(source, path):
-    """Conversion rules of one PyTorch batch norm."""
-    return [
-        (rf"{source}\.weight", f"params/{path}/scale", None),
-        (rf"{source}\.bias", f"params/{path}/bias", None),
-        (rf"{source}\.running_(?P<stat>mean|var)", rf"batch_stats/{path}/\g<stat>", None),
-    ]
-
-
 _LAYER = r"layer(\d)\.(\d+)"
 HARA = [  # (reference name, our path or None to drop it, transform)
     (r"conv1\.weight", "params/stem/conv/kernel", "oithw_to_thwio"),
     (r"conv1_s\.weight", "params/stem/spatial/kernel", "oithw_to_thwio"),
     (r"conv1_t\.weight", "params/stem/temporal/kernel", "oithw_to_thwio"),
-    *_norm(r"bn1_s", "stem/mid_bn"),
-    *_norm(r"bn1(?:_t)?", "stem/bn"),
+    *rules.norm(r"bn1_s", "stem/mid_bn"),
+    *rules.norm(r"bn1(?:_t)?", "stem/bn"),
     (rf"{_LAYER}\.(conv\d)\.weight", r"params/layer\1_\2/\3/conv/kernel", "oithw_to_thwio"),
     (rf"{_LAYER}\.(conv\d)_s\.weight", r"params/layer\1_\2/\3/spatial/kernel", "oithw_to_thwio"),
     (rf"{_LAYER}\.(conv\d)_t\.weight", r"params/layer\1_\2/\3/temporal/kernel", "oithw_to_thwio"),
     (rf"{_LAYER}\.downsample\.0\.weight", r"params/layer\1_\2/downsample/conv/kernel", "oithw_to_thwio"),
-    *_norm(rf"{_LAYER}\.bn(\d)_s", r"layer\1_\2/conv\3/mid_bn"),
-    *_norm(rf"{_LAYER}\.bn(\d)(?:_t)?", r"layer\1_\2/conv\3/bn"),
-    *_norm(rf"{_LAYER}\.downsample\.1", r"layer\1_\2/downsample/bn"),
+    *rules.norm(rf"{_LAYER}\.bn(\d)_s", r"layer\1_\2/conv\3/mid_bn"),
+    *rules.norm(rf"{_LAYER}\.bn(\d)(?:_t)?", r"layer\1_\2/conv\3/bn"),
+    *rules.norm(rf"{_LAYER}\.downsample\.1", r"layer\1_\2/downsample/bn"),
     (r"fc\.weight", "params/head/kernel", "oi_to_io"),
     (r"fc\.bias", "params/head/bias", None),
-    (r".*\.num_batches_tracked", None, None),
+    *rules.COUNTS,
 ]
 
 # What the weights of a source expect: the model's own first line applies mean and std.

@@ -13,6 +13,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vidjax import rules
 from vidjax.nn import BatchNorm, Conv3D, normalise
 
 PAPER, _NONLOCAL = "Feichtenhofer et al., ICCV 2019", "Wang et al., CVPR 2018"
@@ -152,36 +153,24 @@ def _check(model):
         raise ValueError(f"slow's field core is '2d' or '2plus1d', not {model.core!r}.")
 
 
-def _norm(source, path):
-    """Conversion rules of one PyTorch batch norm."""
-    return [
-        (rf"{source}\.weight", f"params/{path}/scale", None),
-        (rf"{source}\.bias", f"params/{path}/bias", None),
-        (rf"{source}\.running_(?P<stat>mean|var)", rf"batch_stats/{path}/\g<stat>", None),
-    ]
-
-
-def _unit(conv, norm, path):
-    """Conversion rules of one convolution and its batch norm."""
-    return [(rf"{conv}\.weight", f"params/{path}/conv/kernel", "oithw_to_thwio"), *_norm(norm, f"{path}/bn")]
-
-
 def stage_table(stages):
     """Conversion table of a pytorchvideo net whose residual stages are the blocks `stages`."""
-    rules = _unit(r"blocks\.0\.conv", r"blocks\.0\.norm", "stem")
+    table = rules.unit(r"blocks\.0\.conv", r"blocks\.0\.norm", "stem")
     for i, stage in enumerate(stages, 1):
         block, layer = rf"blocks\.{stage}\.res_blocks\.(\d+)", rf"layer{i}_\1"
         for source, path in (("a", "conv1"), ("b", "conv2"), ("c", "conv3")):
-            rules += _unit(rf"{block}\.branch2\.conv_{source}", rf"{block}\.branch2\.norm_{source}", f"{layer}/{path}")
+            table += rules.unit(
+                rf"{block}\.branch2\.conv_{source}", rf"{block}\.branch2\.norm_{source}", f"{layer}/{path}"
+            )
         core = rf"{block}\.branch2\.conv_b"
-        rules += _unit(rf"{core}\.conv_t", rf"{core}\.norm", f"{layer}/conv2_temporal")
-        rules += [(rf"{core}\.conv_xy\.weight", f"params/{layer}/conv2/conv/kernel", "oithw_to_thwio")]
-        rules += _unit(rf"{block}\.branch1_conv", rf"{block}\.branch1_norm", f"{layer}/downsample")
+        table += rules.unit(rf"{core}\.conv_t", rf"{core}\.norm", f"{layer}/conv2_temporal")
+        table += [(rf"{core}\.conv_xy\.weight", f"params/{layer}/conv2/conv/kernel", "oithw_to_thwio")]
+        table += rules.unit(rf"{block}\.branch1_conv", rf"{block}\.branch1_norm", f"{layer}/downsample")
     return [
-        *rules,
+        *table,
         (rf"blocks\.{stages[-1] + 1}\.proj\.weight", "params/head/kernel", "oi_to_io"),
         (rf"blocks\.{stages[-1] + 1}\.proj\.bias", "params/head/bias", None),
-        (r".*\.num_batches_tracked", None, None),
+        *rules.COUNTS,
     ]
 
 

@@ -1,0 +1,260 @@
+"""Layers that three or more video transformers use: attention, MLP, drop path, position tables, runs of equal blocks.
+
+Arrays are tokens (B, N, D), or any (..., N, D). Norms, softmax and residual sums are float32; products are of the dtype
+asked for. How attention is computed depends on the backend at trace time; `attention` overrides it.
+"""
+
+import contextlib
+import contextvars
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+_attention = contextvars.ContextVar("attention", default=None)
+BLOCK = 512  # queries at a time in blocked attention
+
+
+@contextlib.contextmanager
+def attention(name):
+    """Within it, `attend` is traced as "plain", "blocked" or "fused" whatever the backend."""
+    if name not in ATTENTION:
+        raise ValueError(f"Unknown attention {name!r}: choose one of {', '.join(ATTENTION)}.")
+    token = _attention.set(name)
+    try:
+        yield
+    finally:
+        _attention.reset(token)
+
+
+def attend(q, k, v, bias=None, *, scale=None):
+    """Scaled dot-product attention: q (..., N, H, D), k and v (..., M, H, D) -> (..., N, H, D) of v's type.
+
+    `bias` is added to the scores before the softmax and broadcasts to (..., H, N, M); `scale` is 1 / sqrt(D) unless
+    given. The softmax is float32.
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    return ATTENTION[_attention.get() or _choose(q, k, bias)](q, k, v, bias, scale)
+
+
+def _choose(q, k, bias):
+    """The way that is fast here: flash attention on a GPU where it applies, else blocks of queries for long clips."""
+    if jax.default_backend() == "gpu" and q.dtype != jnp.float32 and bias is None and q.shape[-1] % 8 == 0:
+        return "fused"
+    return "blocked" if q.shape[-3] * k.shape[-3] > BLOCK**2 and q.shape[-3] > BLOCK else "plain"
+
+
+def _plain(q, k, v, bias, scale):
+    scores = jnp.einsum("...nhd,...mhd->...hnm", q * jnp.asarray(scale, q.dtype), k, preferred_element_type=jnp.float32)
+    if bias is not None:
+        scores = scores + jnp.broadcast_to(bias.astype(jnp.float32), scores.shape)
+    return jnp.einsum("...hnm,...mhd->...nhd", jax.nn.softmax(scores).astype(v.dtype), v)
+
+
+def _blocked(q, k, v, bias, scale):
+    """`_plain` for BLOCK queries at a time, whose scores are computed again for the gradient and never all kept."""
+    *lead, n, h, d = q.shape
+    count = -(-n // BLOCK)
+    rows = (_split(q, -3, count),)
+    if bias is not None:
+        bias = jnp.broadcast_to(bias, (*bias.shape[:-2], n, k.shape[-3]))
+        rows += (_split(bias, -2, count),)
+    block = jax.checkpoint(lambda at: _plain(at[0], k, v, at[1] if bias is not None else None, scale))
+    out = jnp.moveaxis(jax.lax.map(block, rows), 0, -4)
+    return out.reshape(*lead, -1, h, d)[..., :n, :, :]
+
+
+def _split(x, axis, count):
+    """An axis padded and cut into `count` equal parts, which come first: (..., N, ...) -> (count, ..., n, ...)."""
+    axis %= x.ndim
+    size = -(-x.shape[axis] // count)
+    x = jnp.pad(x, [(0, count * size - x.shape[axis]) if i == axis else (0, 0) for i in range(x.ndim)])
+    return jnp.moveaxis(x.reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :]), axis, 0)
+
+
+def _fused(q, k, v, bias, scale):
+    """cuDNN's flash attention on an NVIDIA GPU, XLA's own elsewhere."""
+    *lead, n, h, d = q.shape
+    flat = lambda x: x.reshape(-1, *x.shape[-3:])  # noqa: E731
+    if bias is not None:
+        bias = jnp.broadcast_to(bias, (*lead, h, n, k.shape[-3])).reshape(-1, h, n, k.shape[-3])
+    kind = "cudnn" if jax.default_backend() == "gpu" and q.dtype != jnp.float32 else "xla"
+    out = jax.nn.dot_product_attention(flat(q), flat(k), flat(v), bias, scale=scale, implementation=kind)
+    return out.reshape(*lead, n, h, d)
+
+
+ATTENTION = {"plain": _plain, "blocked": _blocked, "fused": _fused}
+
+
+class LayerNorm(nn.Module):
+    """Layer norm over the last axis with statistics in float32: (..., D) -> same, in `dtype`.
+
+    Params `scale` and `bias` (D,). The variance is the mean of squared distances, as in PyTorch.
+    """
+
+    epsilon: float = 1e-6
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x):
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        x = x.astype(jnp.float32)
+        x = x - x.mean(-1, keepdims=True)
+        x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.epsilon)
+        scale, bias = (jnp.broadcast_to(p, (1,) * (x.ndim - 1) + p.shape) for p in (scale, bias))
+        return (x * scale + bias).astype(self.dtype)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al., ECCV 2016): a row of the batch is 0 with a chance of `rate`, else scaled up.
+
+    `rate` may be traced, so that equal blocks of different rates can be scanned. The rng is `dropout`.
+    """
+
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, x, rate):
+        if self.deterministic or (isinstance(rate, float | int) and not rate):
+            return x
+        keep = 1 - jnp.asarray(rate, jnp.float32)
+        kept = jax.random.bernoulli(self.make_rng("dropout"), keep, (x.shape[0],) + (1,) * (x.ndim - 1))
+        return jnp.where(kept, x / keep.astype(x.dtype), jnp.zeros((), x.dtype))
+
+
+class Dense(nn.Module):
+    """Linear layer of any rank in `dtype`: (..., I) -> (..., features); params `kernel` (I, features), `bias`."""
+
+    features: int
+    use_bias: bool = True
+    dtype: str = "float32"
+    kernel_init: nn.initializers.Initializer = nn.initializers.truncated_normal(0.02)
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+        x = jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
+        if not self.use_bias:
+            return x
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        return x + jnp.broadcast_to(bias, (1,) * (x.ndim - 1) + bias.shape)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between: (..., D) -> same; `fc1` (D, hidden), `fc2` (hidden, D)."""
+
+    hidden: int
+    dropout: float = 0.0
+    train: bool = False
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x):
+        drop = functools.partial(nn.Dropout, self.dropout, deterministic=not self.train)
+        y = jax.nn.gelu(Dense(self.hidden, dtype=self.dtype, name="fc1")(x), approximate=False)
+        y = Dense(x.shape[-1], dtype=self.dtype, name="fc2")(drop(name="drop1")(y))
+        return drop(name="drop2")(y)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention: (..., N, D) -> same, with `qkv` (D, 3 D) for query, key and value, and `proj` (D, D).
+
+    With `fused` off the three have names of their own, and `biases` says which of "qkv" have one.
+    """
+
+    heads: int
+    fused: bool = True
+    biases: str = "qkv"
+    dropout: float = 0.0
+    train: bool = False
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x, bias=None):
+        *lead, n, d = x.shape
+        if d % self.heads:
+            raise ValueError(f"The width {d} does not divide by {self.heads} heads.")
+        if self.fused:
+            parts = jnp.split(Dense(3 * d, bool(self.biases), self.dtype, name="qkv")(x), 3, -1)
+        else:
+            names = ("query", "key", "value")
+            parts = [Dense(d, name[0] in self.biases, self.dtype, name=name)(x) for name in names]
+        q, k, v = (part.reshape(*lead, n, self.heads, d // self.heads) for part in parts)
+        y = Dense(d, dtype=self.dtype, name="proj")(attend(q, k, v, bias).reshape(*lead, n, d))
+        return nn.Dropout(self.dropout, deterministic=not self.train, name="drop")(y)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: x + attention(norm1(x)), then x + mlp(norm2(x)): (B, N, D) -> same, float32.
+
+    `attention` are fields of SelfAttention as (name, value); `rate` is that of drop path.
+    """
+
+    heads: int
+    hidden: int
+    attention: tuple = ()
+    epsilon: float = 1e-6
+    dropout: float = 0.0
+    train: bool = False
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x, rate=0.0):
+        fields = {"dropout": self.dropout, "train": self.train, "dtype": self.dtype}
+        drop = functools.partial(DropPath, not self.train)
+        attention = SelfAttention(self.heads, **dict(self.attention), **fields, name="attention")
+        y = attention(LayerNorm(self.epsilon, self.dtype, name="norm1")(x))
+        x = x + drop(name="path1")(y.astype(jnp.float32), rate)
+        y = Mlp(self.hidden, **fields, name="mlp")(LayerNorm(self.epsilon, self.dtype, name="norm2")(x))
+        return x + drop(name="path2")(y.astype(jnp.float32), rate)
+
+
+def run(parent, block, depth, x, *, rate=0.0, scan=False, remat=False, prefix="block"):
+    """Applies `depth` equal blocks in a module's `__call__`: -> (x, {"block0": x after it, ...}).
+
+    `block` makes one, `block(name=...)`, called as `(x, rate)`: (B, N, D) -> same; the rate of drop path grows evenly
+    from 0 to `rate`. `scan` compiles one block and loops over it; `remat` keeps only what lies between blocks for the
+    gradient. Parameters are the same tree, `block0`, `block1`, ..., whichever way they run.
+    """
+    names = [f"{prefix}{i}" for i in range(depth)]
+    rates = [rate * i / max(depth - 1, 1) for i in range(depth)]
+    if not scan or parent.is_initializing():
+        out = {}
+        for name, own in zip(names, rates, strict=True):
+            one = block(name=name)
+            x = out[name] = nn.remat(type(one).__call__)(one, x, own) if remat else one(x, own)
+        return x, out
+    trees = [parent.variables["params"][name] for name in names]
+    params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    random = parent.has_rng("dropout")
+    keys = jax.random.split(parent.make_rng("dropout"), depth) if random else jnp.zeros(depth)
+    one = block(parent=None)
+
+    def step(x, at):
+        own, own_rate, key = at
+        rngs = {"dropout": key} if random else {}
+        x = one.apply({"params": own}, x, own_rate if rate else 0.0, rngs=rngs)
+        return x, x
+
+    step = jax.checkpoint(step, prevent_cse=False) if remat else step
+    x, after = jax.lax.scan(step, x, (params, jnp.array(rates, jnp.float32), keys))
+    return x, {name: after[i] for i, name in enumerate(names)}
+
+
+def sincos(count, width):
+    """Fixed positions of Vaswani et al. 2017: float32 (count, width), sines at even, cosines at odd channels."""
+    rate = 1 / 10000 ** (2 * (jnp.arange(width) // 2) / width)
+    angle = jnp.arange(count)[:, None] * rate[None]
+    return jnp.where(jnp.arange(width)[None] % 2 == 0, jnp.sin(angle), jnp.cos(angle)).astype(jnp.float32)
+
+
+def resize_positions(table, grid, method="trilinear"):
+    """A table of positions for another grid: (T, H, W, D) -> (t, h, w, D), bilinear or "cubic" between its points.
+
+    Points lie at the middle of their cells, so that a grid twice as fine covers the same clip; no antialiasing.
+    """
+    if table.shape[:-1] == tuple(grid):
+        return table
+    return jax.image.resize(table, (*grid, table.shape[-1]), method, antialias=False)
