@@ -107,6 +107,31 @@ class LayerNorm(nn.Module):
         return (x * scale + bias).astype(self.dtype)
 
 
+class Patch(nn.Module):
+    """Cuts a video in tubes of `size` (t, h, w) and projects each: (B, T, H, W, C) -> (B, T/t, H/h, W/w, features).
+
+    Params `kernel` (t, h, w, C, features), a convolution's, and `bias`. ValueError where a side does not divide.
+    """
+
+    features: int
+    size: tuple
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x):
+        b, *sides, c = x.shape
+        if any(side % part for side, part in zip(sides, self.size, strict=True)):
+            what = "x".join(map(str, sides))
+            raise ValueError(f"A clip of {what} does not divide into patches of {'x'.join(map(str, self.size))}.")
+        (t, h, w), (i, j, k) = self.size, (side // part for side, part in zip(sides, self.size, strict=True))
+        init = nn.initializers.xavier_uniform((0, 1, 2, 3))
+        kernel = self.param("kernel", init, (t, h, w, c, self.features)).astype(self.dtype)
+        x = x.astype(self.dtype).reshape(b, i, t, j, h, k, w, c).transpose(0, 1, 3, 5, 2, 4, 6, 7)
+        x = jnp.dot(x.reshape(b, i, j, k, t * h * w * c), kernel.reshape(-1, self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        return x + jnp.broadcast_to(bias, (1, 1, 1, 1, self.features))
+
+
 class DropPath(nn.Module):
     """Stochastic depth (Huang et al., ECCV 2016): a row of the batch is 0 with a chance of `rate`, else scaled up.
 
@@ -143,17 +168,21 @@ class Dense(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an exact GELU between: (..., D) -> same; `fc1` (D, hidden), `fc2` (hidden, D)."""
+    """Two linear layers with a GELU between: (..., D) -> same; `fc1` (D, hidden), `fc2` (hidden, D).
+
+    The GELU is exact, or `approximate` by tanh.
+    """
 
     hidden: int
     dropout: float = 0.0
     train: bool = False
     dtype: str = "float32"
+    approximate: bool = False
 
     @nn.compact
     def __call__(self, x):
         drop = functools.partial(nn.Dropout, self.dropout, deterministic=not self.train)
-        y = jax.nn.gelu(Dense(self.hidden, dtype=self.dtype, name="fc1")(x), approximate=False)
+        y = jax.nn.gelu(Dense(self.hidden, dtype=self.dtype, name="fc1")(x), self.approximate)
         y = Dense(x.shape[-1], dtype=self.dtype, name="fc2")(drop(name="drop1")(y))
         return drop(name="drop2")(y)
 
@@ -189,7 +218,7 @@ class SelfAttention(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block: x + attention(norm1(x)), then x + mlp(norm2(x)): (B, N, D) -> same, float32.
 
-    `attention` are fields of SelfAttention as (name, value); `rate` is that of drop path.
+    `attention` are fields of SelfAttention as (name, value), `approximate` is Mlp's; `rate` is that of drop path.
     """
 
     heads: int
@@ -199,6 +228,7 @@ class Block(nn.Module):
     dropout: float = 0.0
     train: bool = False
     dtype: str = "float32"
+    approximate: bool = False
 
     @nn.compact
     def __call__(self, x, rate=0.0):
@@ -207,18 +237,19 @@ class Block(nn.Module):
         attention = SelfAttention(self.heads, **dict(self.attention), **fields, name="attention")
         y = attention(LayerNorm(self.epsilon, self.dtype, name="norm1")(x))
         x = x + drop(name="path1")(y.astype(jnp.float32), rate)
-        y = Mlp(self.hidden, **fields, name="mlp")(LayerNorm(self.epsilon, self.dtype, name="norm2")(x))
+        mlp = Mlp(self.hidden, **fields, approximate=self.approximate, name="mlp")
+        y = mlp(LayerNorm(self.epsilon, self.dtype, name="norm2")(x))
         return x + drop(name="path2")(y.astype(jnp.float32), rate)
 
 
-def run(parent, block, depth, x, *, rate=0.0, scan=False, remat=False, prefix="block"):
-    """Applies `depth` equal blocks in a module's `__call__`: -> (x, {"block0": x after it, ...}).
+def run(parent, block, depth, x, *, rate=0.0, scan=False, remat=False, prefix="block", first=0):
+    """Applies `depth` equal blocks in a module's `__call__`: -> (x, {"block0": x after it, ...}), from `first` on.
 
     `block` makes one, `block(name=...)`, called as `(x, rate)`: (B, N, D) -> same; the rate of drop path grows evenly
     from 0 to `rate`. `scan` compiles one block and loops over it; `remat` keeps only what lies between blocks for the
     gradient. Parameters are the same tree, `block0`, `block1`, ..., whichever way they run.
     """
-    names = [f"{prefix}{i}" for i in range(depth)]
+    names = [f"{prefix}{first + i}" for i in range(depth)]
     rates = [rate * i / max(depth - 1, 1) for i in range(depth)]
     if not scan or parent.is_initializing():
         out = {}
