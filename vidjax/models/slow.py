@@ -1,7 +1,7 @@
 """Residual nets with little 3-D convolution: Slow (SlowOnly), C2D, I3D-ResNet, R(2+1)D bottlenecks, non-local blocks.
 
 Papers: SlowFast Networks for Video Recognition (Feichtenhofer et al., ICCV 2019), whose slow pathway alone this is;
-Non-local Neural Networks (Wang et al., CVPR 2018) for C2D, I3D and their non-local blocks; A Closer Look at Spatiotemporal
+Non-local Neural Networks (Wang et al., CVPR 2018) for C2D, I3D and non-local blocks; A Closer Look at Spatiotemporal
 Convolutions for Action Recognition (Tran et al., CVPR 2018) for R(2+1)D.
 Input: RGB in [0, 1], (B, 8, 224, 224, 3), every eighth frame of a video. Output: logits (B, num_classes).
 References: pytorchvideo (slow_r50, c2d_r50, i3d_r50, r2plus1d_r50) and PySlowFast, whose test adds a softmax per place
@@ -120,7 +120,7 @@ class Block(nn.Module):
 
 
 class NonLocal(nn.Module):
-    """Every place takes from all places of the clip what resembles it: (B, T, H, W, C) -> same (section 3 of Non-local).
+    """Every place takes from all places of a clip what resembles it: (B, T, H, W, C) -> same (Non-local, section 3).
 
     x + norm(out(y)), y_i = sum_j f(theta(x_i), phi(x_j)) g(x_j) with C / 2 channels. f is the softmax over j of their
     products / sqrt(C / 2), `kind` "softmax" (embedded Gaussian), or the product / number of j, "dot_product". x_j are

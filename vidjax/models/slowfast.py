@@ -5,9 +5,9 @@ Input: RGB in [0, 1], (B, 32, 224, 224, 3), the frames of the fast pathway, ever
 takes every alpha-th of them. Output: logits (B, num_classes).
 References: pytorchvideo and PySlowFast. Their nets take both pathways' frames; which of them are slow is the field
 `slow_sampling`: "stride" is 0, alpha, 2 alpha, ... (the paper's figure 1); "linspace" is PySlowFast's, T / alpha frames
-from the first to the last, rounded down (0, 4, 8, 13, ..., 31 of 32). The weights of both were trained with "linspace";
-a net of pytorchvideo has "stride" by default, as it is given frames by others, and what `vidjax convert` makes of its
-weights "linspace". Tests of both average windows of larger crops, `window`, PySlowFast after a softmax; here are logits.
+from the first to the last, rounded down (0, 4, 8, 13, ..., 31 of 32). PySlowFast's nets need "linspace", and so do the
+weights of pytorchvideo's zoo, trained by PySlowFast: `vidjax convert` gives them that. A bare net of pytorchvideo's has
+"stride". Tests of both average windows of larger crops (`window`), PySlowFast after a softmax; here are logits.
 """
 
 import functools

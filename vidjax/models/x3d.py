@@ -3,8 +3,8 @@
 Paper: X3D: Expanding Architectures for Efficient Video Recognition (Feichtenhofer, CVPR 2020).
 Input: RGB in [0, 1], (B, 16, 224, 224, 3) for M, every fifth frame of a video. Output: logits (B, num_classes).
 References: PySlowFast, by the paper's author, and pytorchvideo, which leaves out one batch norm (`first_norm`).
-Both apply the head to windows of the size trained on (`window`) of a larger crop. pytorchvideo averages their logits, so
-does this; PySlowFast averages their softmaxes when it tests, which is the same where there is one window.
+Both apply the head to windows of the size trained on (`window`) of a larger crop. pytorchvideo averages their logits
+and so does this; PySlowFast averages their softmaxes when it tests, which is the same where there is one window.
 """
 
 import functools
