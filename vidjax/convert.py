@@ -23,14 +23,15 @@ class ConvertError(ValueError):
 def from_reference(source, arch, state_dict):
     """Variables of `models.for_reference(source, arch, classes)` from the reference's tensors by name.
 
-    The number of classes is the length of the head's bias. ConvertError unless every tensor finds its place.
+    The number of classes is the length of the head's bias, 0 of a net without one. ConvertError unless every tensor finds
+    its place.
     """
     row = models.reference(source, arch)
     tensors = row["prepare"](state_dict) if "prepare" in row else state_dict
     for key in ("head", "stem"):
         if row.get(key, next(iter(tensors), None)) not in tensors:
             raise ConvertError(f"These are not weights of {source} {arch}: the tensor {row[key]!r} is missing.")
-    model = models.for_reference(source, arch, len(tensors[row["head"]]))
+    model = models.for_reference(source, arch, len(tensors[row["head"]]) if "head" in row else 0)
     size, frames = row["preprocess"]["size"], row["preprocess"]["frames"]
     channels = tensors[row["stem"]].shape[1] if "stem" in row else 3
     example = row.get("input", (frames, size, size, channels))
