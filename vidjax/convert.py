@@ -23,8 +23,8 @@ class ConvertError(ValueError):
 def from_reference(source, arch, state_dict):
     """Variables of `models.for_reference(source, arch, classes)` from the reference's tensors by name.
 
-    The number of classes is the length of the head's bias, 0 of a net without one. ConvertError unless every tensor finds
-    its place.
+    The number of classes is the length of the head's bias, 0 of a net without one. ConvertError unless every tensor
+    finds its place.
     """
     row = models.reference(source, arch)
     tensors = row["prepare"](state_dict) if "prepare" in row else state_dict
