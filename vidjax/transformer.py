@@ -246,11 +246,11 @@ def run(parent, block, depth, x, *, rate=0.0, scan=False, remat=False, prefix="b
     """Applies `depth` equal blocks in a module's `__call__`: -> (x, {"block0": x after it, ...}), from `first` on.
 
     `block` makes one, `block(name=...)`, called as `(x, rate)`: (B, N, D) -> same; the rate of drop path grows evenly
-    from 0 to `rate`. `scan` compiles one block and loops over it; `remat` keeps only what lies between blocks for the
-    gradient. Parameters are the same tree, `block0`, `block1`, ..., whichever way they run.
+    from 0 to `rate`, or is a tuple of one for each. `scan` compiles one block and loops over it; `remat` keeps only
+    what lies between blocks for the gradient. Parameters are the same tree, `block0`, `block1`, ..., either way.
     """
     names = [f"{prefix}{first + i}" for i in range(depth)]
-    rates = [rate * i / max(depth - 1, 1) for i in range(depth)]
+    rates = rate if isinstance(rate, tuple) else [rate * i / max(depth - 1, 1) for i in range(depth)]
     if not scan or parent.is_initializing():
         out = {}
         for name, own in zip(names, rates, strict=True):
@@ -266,7 +266,7 @@ def run(parent, block, depth, x, *, rate=0.0, scan=False, remat=False, prefix="b
     def step(x, at):
         own, own_rate, key = at
         rngs = {"dropout": key} if random else {}
-        x = one.apply({"params": own}, x, own_rate if rate else 0.0, rngs=rngs)
+        x = one.apply({"params": own}, x, own_rate if any(rates) else 0.0, rngs=rngs)
         return x, x
 
     step = jax.checkpoint(step, prevent_cse=False) if remat else step
