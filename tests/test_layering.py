@@ -58,7 +58,7 @@ ALLOWED = {
     "inflate": set(),
     "fit": {"checkpoint", "config", "data", "encoding", "evaluate", "inputs", "logs", "models", "report", "sharding"},
     "fuse": {"encoding", "evaluate", "report"},
-    "splits": set(),
+    "splits": {"report"},
     "evaluate": {"checkpoint", "config", "data", "inputs", "logs", "models", "report", "sharding"},
     "predict": {"checkpoint", "config", "data", "evaluate", "inputs", "models"},
     "train": {

@@ -50,7 +50,7 @@ def test_inflates_averages_and_renames(save):
     variables, lines = transfer.load(section, ours)
     expected = np.broadcast_to(kernel.mean(3, keepdims=True) / 5, (5, 3, 3, 10, 4))
     np.testing.assert_allclose(variables["params"]["stem"]["kernel"], expected, rtol=1e-6)
-    assert "inflated to 5 frames and averaged to 10 channels" in lines[0]
+    assert "averaged to 10 channels and inflated to 5 frames" in lines[0]
 
 
 def test_two_runs_complete_one_another_and_one_net_starts_two_towers(save):

@@ -72,7 +72,7 @@ def convert(table, tensors, target):
         "parameters left empty": sorted(leaves.keys() - sources.keys()),
     }
     if any(problems.values()):
-        found = [f"{len(names)} {what} ({_listed(names)})" for what, names in problems.items() if names]
+        found = [f"{len(names)} {what} ({listed(names)})" for what, names in problems.items() if names]
         raise ConvertError(f"The tensors do not fit the model: {'; '.join(found)}.")
     return traverse_util.unflatten_dict(filled, sep="/")
 
@@ -165,7 +165,7 @@ def _fit(tensor, transform, leaf):
     return np.array(tensor, leaf.dtype, order="C"), ""
 
 
-def _listed(names, most=12):
+def listed(names, most=12):
     """The first names, comma separated, and how many more there are."""
     more = [f"and {len(names) - most} more"] if len(names) > most else []
     return ", ".join([*names[:most], *more])

@@ -45,7 +45,7 @@ def inflate(source, target, stem="(?!)"):
     report["unused"] = sorted(given.keys() - wanted.keys())
     filled = {}
     for path in sorted(wanted.keys() & given.keys()):
-        kinds, value = _fit(np.asarray(given[path]), wanted[path].shape, bool(re.fullmatch(stem, path)))
+        kinds, value = fit(np.asarray(given[path]), wanted[path].shape, averaged=bool(re.fullmatch(stem, path)))
         if value is None:
             report["misshaped"].append(f"{path} is {given[path].shape}, needs {wanted[path].shape}")
             continue
@@ -65,17 +65,16 @@ def describe(report, most=8):
     return "\n".join(lines)
 
 
-def _fit(value, shape, stem):
-    """(what was done, the value in the wanted shape) or ((), None)."""
+def fit(value, shape, inflated=True, averaged=False):
+    """(what was done, the value in `shape`) or ((), None): copied, a 2-D kernel `inflated`, its channels `averaged`."""
     if value.shape == shape:
         return ("copied",), value
     if len(shape) != 5 or value.ndim not in (4, 5):
         return (), None
     kinds = ()
-    if stem and value.shape[-2] != shape[-2]:
+    if averaged and value.shape[-2] != shape[-2]:
         kinds, value = ("averaged",), channels(value, shape[-2])
     frames = 1 if value.ndim == 4 else value.shape[0]
-    if frames == 1 and (1, *shape) != value.shape:
-        kinds += ("inflated",) if shape[0] > 1 or value.ndim == 4 else ()
-        value = kernel(value, shape[0])
+    if inflated and frames == 1 and value.shape != shape:
+        kinds, value = (*kinds, "inflated"), kernel(value, shape[0])
     return (kinds, value) if value.shape == shape else ((), None)

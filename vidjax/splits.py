@@ -3,8 +3,11 @@
 import json
 import logging
 import os
+import pathlib
 
 import numpy as np
+
+from vidjax import report
 
 log = logging.getLogger("vidjax")
 
@@ -39,14 +42,15 @@ def run(function, cfg, workdir, names):
             continue
         own = cfg.copy_and_resolve_references()
         own.data.split = name
-        report = function(own, folder)
-        if report is None:
+        result = function(own, folder)
+        if result is None:
             return None
-        found[name] = {"top1": float(report["top1"]), "videos": report["data"]["videos"]}
-        write(done, found[name])
+        found[name] = {"top1": float(result["top1"]), "videos": result["data"]["videos"]}
+        os.makedirs(folder, exist_ok=True)
+        report.save_json(pathlib.Path(done), found[name])
         log.info("split %s: top-1 %.1f %% of %d videos", name, 100 * found[name]["top1"], found[name]["videos"])
     summary = summarise(found) | {"config": cfg.to_dict(), "splits": found}
-    write(os.path.join(workdir, "splits.json"), summary)
+    report.save_json(pathlib.Path(workdir) / "splits.json", summary)
     return summary
 
 
@@ -68,11 +72,3 @@ def headline(summary):
         f"top-1 {summary['top1']:.1%} (mean of {n} splits, standard deviation {summary['spread']:.1%}), "
         f"{summary['pooled']:.1%} of all {summary['videos']} held-out videos"
     )
-
-
-def write(path, value):
-    """Writes JSON, whole or not at all."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path + ".tmp", "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1)
-    os.replace(path + ".tmp", path)

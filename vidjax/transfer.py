@@ -50,7 +50,9 @@ def load(section, variables):
         elif path not in theirs:
             problems.append(f"{path} is not in it")
         else:
-            value, kinds[path] = fit(np.asarray(theirs[path]), leaf.shape, section)
+            value = np.asarray(theirs[path])
+            done, value = inflate.fit(value, leaf.shape, section["inflate"], section["channels"])
+            kinds[path] = " and ".join(word(kind, leaf.shape) for kind in done)
             if value is None:
                 problems.append(f"{path} is {theirs[path].shape} there and {leaf.shape} here")
             else:
@@ -71,19 +73,14 @@ def renamed(path, rules):
     return [match.expand(new) for pattern, new in rules if (match := re.fullmatch(pattern, path))] or [path]
 
 
-def fit(value, shape, section):
-    """(the value in `shape`, how it was made) or (None, ''): the same, inflated in time, or averaged over channels."""
-    if value.shape == shape:
-        return value, "taken"
-    if value.ndim == len(shape) == 5:
-        made, how = value, []
-        if section["inflate"] and value.shape[0] == 1 < shape[0]:
-            made, how = inflate.kernel(made, shape[0]), [f"inflated to {shape[0]} frames"]
-        if section["channels"] and value.shape[3] == 3 != shape[3]:
-            made, how = inflate.channels(made, shape[3]), [*how, f"averaged to {shape[3]} channels"]
-        if made.shape == shape:
-            return made, " and ".join(how)
-    return None, ""
+def word(kind, shape):
+    """What `inflate.fit` did to a leaf that is now of `shape`, for the report."""
+    match kind:
+        case "inflated":
+            return f"inflated to {shape[0]} frames"
+        case "averaged":
+            return f"averaged to {shape[3]} channels"
+    return "taken"
 
 
 def report(origins, ours, kinds):

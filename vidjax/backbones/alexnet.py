@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from vidjax.nn import Conv3D
+from vidjax.nn import Conv3D, max_pool
 
 VARIANTS = {"alexnet": {}}
 
@@ -35,7 +35,7 @@ class Backbone(nn.Module):
             conv = Conv3D(n, (1, k, k), (1, s, s), padding, use_bias=True, dtype=self.dtype, name=f"conv{i}")
             x = out[f"conv{i}"] = nn.relu(conv(x))
             if i in (1, 2, 5):
-                x = out[f"pool{i}"] = nn.max_pool(x, (1, 3, 3), (1, 2, 2))
+                x = out[f"pool{i}"] = max_pool(x, (1, 3, 3), (1, 2, 2))
         out["map"] = x
         x = regions(x, self.side).reshape(*x.shape[:2], -1)
         for i, n in enumerate(self.fc, 6):

@@ -10,7 +10,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vidjax.nn import BatchNorm, Conv3D, ceil_pads
+from vidjax.nn import BatchNorm, Conv3D, ceil_pads, max_pool
 
 # Of each block: 1x1; reduction, 3x3; reduction, two 3x3; 1x1 after the pool. Without the first and last: stride 2.
 BLOCKS = {
@@ -67,7 +67,7 @@ class Block(nn.Module):
         if not projection:
             branches += [_halved(x)]
         else:
-            pool = nn.avg_pool if self.pool == "mean" else nn.max_pool
+            pool = nn.avg_pool if self.pool == "mean" else max_pool
             branches += [self.unit(projection, 1, 1, name="pool_proj")(pool(x, (1, 3, 3), (1, 1, 1), edge))]
         return jnp.concatenate(branches, axis=-1)
 
@@ -104,7 +104,7 @@ class Backbone(nn.Module):
 def _halved(x):
     """Max pool 3x3 of stride 2, its size rounded up."""
     window, strides = (1, 3, 3), (1, 2, 2)
-    return nn.max_pool(x, window, strides, ceil_pads(x.shape[1:4], window, strides))
+    return max_pool(x, window, strides, ceil_pads(x.shape[1:4], window, strides))
 
 
 def table(source="", path="backbone"):

@@ -10,7 +10,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vidjax.nn import Conv3D, ceil_pads, local_response_norm
+from vidjax.nn import Conv3D, ceil_pads, local_response_norm, max_pool
 
 VARIANTS = {"caffenet": {}}
 
@@ -51,4 +51,4 @@ class Backbone(nn.Module):
 def pool(x):
     """Maximum of 3 x 3 every second pixel, the size rounded up: (B, T, H, W, C) -> (B, T, h, w, C)."""
     window, strides = (1, 3, 3), (1, 2, 2)
-    return nn.max_pool(x, window, strides, ceil_pads(x.shape[1:4], window, strides))
+    return max_pool(x, window, strides, ceil_pads(x.shape[1:4], window, strides))

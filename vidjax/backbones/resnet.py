@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vidjax import rules
-from vidjax.nn import BatchNorm, Conv3D
+from vidjax.nn import BatchNorm, Conv3D, max_pool
 
 VARIANTS = {  # table 1
     "resnet18": {"block": "basic", "depths": (2, 2, 2, 2)},
@@ -96,7 +96,7 @@ class Backbone(nn.Module):
         norm = functools.partial(BatchNorm, not train, self.bn_momentum, self.bn_epsilon, self.dtype)
         unit = functools.partial(Unit, conv=conv, norm=norm)
         x = nn.relu(unit(self.stem_width, 7, 2, name="stem")(x))
-        x = nn.max_pool(x, (1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1)))
+        x = max_pool(x, (1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1)))
         out, every = {"stem": x}, 2 if max(self.depths) >= 23 else 1
         for i, (depth, width, stride) in enumerate(zip(self.depths, self.widths, self.strides, strict=True), 1):
             for j in range(depth):

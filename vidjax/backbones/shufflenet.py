@@ -9,7 +9,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vidjax.nn import BatchNorm, Conv3D
+from vidjax.nn import BatchNorm, Conv3D, max_pool
 
 VARIANTS = {  # table 5: channels of stages 2, 3, 4 and of the last layer
     "shufflenet_v2_x0_5": {"widths": (48, 96, 192), "last": 1024},
@@ -80,7 +80,7 @@ class Backbone(nn.Module):
         norm = functools.partial(BatchNorm, not train, self.bn_momentum, self.bn_epsilon, self.dtype)
         unit = functools.partial(Unit, conv=conv, norm=norm)
         x = nn.relu(unit(self.stem_width, 3, 2, 1, name="conv1")(x))
-        x = nn.max_pool(x, (1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1)))
+        x = max_pool(x, (1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1)))
         out = {"stem": x}
         for i, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True), 2):
             for j in range(depth):

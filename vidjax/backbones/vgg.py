@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vidjax import rules
-from vidjax.nn import BatchNorm, Conv3D, ceil_pads, local_response_norm
+from vidjax.nn import BatchNorm, Conv3D, ceil_pads, local_response_norm, max_pool
 
 _VGG = {
     "widths": (64, 128, 256, 512, 512),
@@ -107,7 +107,7 @@ class Backbone(nn.Module):
                 frames = min(self.pool_frames, x.shape[1]) if int(stage) == max(self.pools) else 1
                 window, strides = (frames, self.window, self.window), (1 if frames == 1 else 2, 2, 2)
                 pads = ceil_pads(x.shape[1:4], window, strides) if self.window > 2 else "VALID"
-                return nn.max_pool(x, window, strides, pads)
+                return max_pool(x, window, strides, pads)
         i = int(stage) - 6
         x = x.reshape(*x.shape[:2], -1)
         x = nn.relu(nn.Dense(self.fc[i], dtype=self.dtype, name=name)(x))

@@ -3,8 +3,8 @@
 `motion`: one shape moves in one of eight ways. `correspondence`: a red and a blue shape move against one another; what
 is seen (red, blue) and what moves (left, right) is the same in two classes of each axis, and only their meeting at one
 place tells them apart, as brushing teeth and brushing hair (Feichtenhofer et al., CVPR 2016, section 3.1). `order`: one
-shape is a rectangle, an ellipse and a triangle, a third of the time each; the class is the order, which a bag of frames
-has not.
+shape is a red rectangle, a blue ellipse and a green triangle, a third of the time each; the class is the order, which a
+bag of frames has not.
 """
 
 import itertools
@@ -35,7 +35,7 @@ SHAPES = ("rectangle", "ellipse", "triangle", "cross")
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 RED, BLUE = np.array([190.0, 60, 50]), np.array([50.0, 70, 190])
 SMALL = math.log(0.13), math.log(0.16)  # log-radius of two shapes that, half a range apart, do not touch
-FORMS = ("rectangle", "ellipse", "triangle")
+FORMS = {"rectangle": RED, "ellipse": BLUE, "triangle": np.array([70.0, 170, 60])}  # and their hues
 
 
 def states(plan, label):
@@ -70,8 +70,9 @@ def one_changes(plan, label):
     rng, length = np.random.default_rng(plan["noise_seed"]), plan["length"]
     cuts = np.sort(np.rint(np.array([1, 2]) * length / 3 + rng.uniform(-0.4, 0.4, 2)))
     turn = np.searchsorted(cuts, np.arange(length), side="right")
-    layer = {"states": states(plan, "still"), "colours": plan["foreground_colours"]}
-    return [layer | {"shape": form, "shown": turn == k} for k, form in enumerate(label.split("_"))]
+    contrast, path = rng.uniform(15, 35) * np.array([[-1], [1]]), states(plan, "still")
+    forms = enumerate(label.split("_"))
+    return [{"shape": f, "states": path, "shown": turn == k, "colours": FORMS[f] + contrast} for k, f in forms]
 
 
 SUITES = {  # name: (classes, the shapes of a scene filmed as one of them)

@@ -14,7 +14,7 @@ import re
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vidjax.nn import BatchNorm, Conv3D, ceil_pads, normalise
+from vidjax.nn import BatchNorm, Conv3D, ceil_pads, max_pool, normalise
 
 PAPER = "Tran et al., ICCV 2015"
 
@@ -128,7 +128,7 @@ def _pool(x, frames, rounding):
         pads = ((0, 0), (1, 1), (1, 1))
     if rounding == "ceil":
         pads = ceil_pads(x.shape[1:4], window, window)
-    return nn.max_pool(x, window, window, pads)
+    return max_pool(x, window, window, pads)
 
 
 def _gaussian(kind, std):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from vidjax import recurrent
 from vidjax.models.lrcn import keras_layers
-from vidjax.nn import BatchNorm, normalise
+from vidjax.nn import BatchNorm, max_pool, normalise
 
 PAPER = "Shi et al., NIPS 2015"
 
@@ -73,7 +73,7 @@ class Model(nn.Module):
             x, _ = layer(width, name=f"layer{i}")(x)
             if self.norm:
                 x = BatchNorm(not train, dtype=self.dtype, name=f"bn{i}")(x)
-            x = nn.max_pool(x, (1, 2, 2), (1, 2, 2), "SAME")
+            x = max_pool(x, (1, 2, 2), (1, 2, 2), "SAME")
             if i < len(self.widths) - 1:
                 x = nn.Dropout(self.layer_dropout, deterministic=not train, name=f"dropout{i}")(x)
             out[f"layer{i}"] = x

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vidjax import rules
-from vidjax.nn import BatchNorm, Conv3D, normalise
+from vidjax.nn import BatchNorm, Conv3D, max_pool, normalise
 
 PAPER = "Tran et al., ICCV 2019"
 
@@ -139,7 +139,7 @@ class Model(nn.Module):
         out = {}
         x = nn.relu(unit(self.stem_width, self.stem_kernel, (1, 2, 2), 1, name="stem")(x))
         if self.stem_pool:
-            x = nn.max_pool(x, (1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1)))
+            x = max_pool(x, (1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1)))
         out["stem"] = x
         for i, (depth, width, stride) in enumerate(zip(self.depths, self.widths, self.strides, strict=True), 1):
             for j in range(depth):

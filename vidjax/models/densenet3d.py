@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vidjax import rules
-from vidjax.nn import BatchNorm, Conv3D, normalise
+from vidjax.nn import BatchNorm, Conv3D, max_pool, normalise
 
 PAPER = "Huang et al., CVPR 2017; Hara et al., CVPR 2018"
 
@@ -107,7 +107,7 @@ class Model(nn.Module):
         out = {}
         x = out["stem"] = nn.relu(norm(name="stem_bn")(x))
         if self.pool:
-            x = nn.max_pool(x, (3, 3, 3), (2, 2, 2), ((1, 1),) * 3)
+            x = max_pool(x, (3, 3, 3), (2, 2, 2), ((1, 1),) * 3)
         for i, depth in enumerate(self.depths, 1):
             x = Transition(conv, norm, name=f"transition{i - 1}")(x) if i > 1 else x
             for j in range(1, depth + 1):

@@ -14,7 +14,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vidjax.nn import BatchNorm, Conv3D, normalise
+from vidjax.nn import BatchNorm, Conv3D, max_pool, normalise
 
 PAPER = "Cheng et al., ICPR 2020"
 
@@ -133,7 +133,7 @@ def stretched(flow):
 
 def _max_pool(x, window):
     """The largest of each window, windows side by side; what is left over at an end is dropped."""
-    return nn.max_pool(x, window, window)
+    return max_pool(x, window, window)
 
 
 def _check(model, video):

@@ -13,7 +13,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vidjax.nn import BatchNorm, Conv3D, local_response_norm, normalise
+from vidjax.nn import BatchNorm, Conv3D, local_response_norm, max_pool, normalise
 
 PAPER = "Karpathy et al., CVPR 2014"
 
@@ -82,7 +82,7 @@ class Stream(nn.Module):
             x = nn.relu(self.norm(name=f"bn{i}")(x) if self.norm else x)
             out[f"conv{i}"] = x
             x = _response_norm(x) if i <= 2 and not self.norm else x
-            x = nn.max_pool(x, (1, 2, 2), (1, 2, 2)) if i in self.pools else x
+            x = max_pool(x, (1, 2, 2), (1, 2, 2)) if i in self.pools else x
         return out | {"features": x}
 
 

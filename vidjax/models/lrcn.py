@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vidjax import backbones, recurrent
-from vidjax.nn import Conv3D, normalise
+from vidjax.nn import Conv3D, max_pool, normalise
 
 PAPER = "Donahue et al., CVPR 2015"
 # 0 to 255, BGR; the third mean is the released code's (the prototxt of the single-frame net says 123.68)
@@ -45,9 +45,10 @@ VARIANTS = {
     "s3": {"convs": ((32, 2),), "padding": "VALID", "frame": "mean", "hidden": 128},
     "small": {  # ours, for clips of about 8x40x40: the state of the net keeps its places
         "backbone": "small",
-        "backbone_fields": (("widths", (16, 32, 48)), ("strides", (2, 1, 2))),
+        "backbone_fields": (("widths", (16, 24, 24)), ("strides", (2, 1, 1))),
         "recurrent": "convlstm",
-        "hidden": 32,
+        "hidden": 24,
+        "head": "steps",
         "mean": 0.5,
         "std": 0.25,
     },
@@ -87,7 +88,7 @@ class FrameNet(nn.Module):
         out = {}
         for i, (features, size) in enumerate(self.convs):
             conv = Conv3D(features, (1, 3, 3), padding=self.padding, use_bias=True, dtype=self.dtype, name=f"conv{i}")
-            x = nn.max_pool(nn.relu(conv(x)), (1, size, size), (1, size, size))
+            x = max_pool(nn.relu(conv(x)), (1, size, size), (1, size, size))
             if not x.size:
                 raise ValueError(f"Frames are too small for lrcn's {len(self.convs)} pools: nothing is left of them.")
             if i < len(self.convs) - 1:

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vidjax import rules
-from vidjax.nn import BatchNorm, Conv3D, ceil_pads, normalise
+from vidjax.nn import BatchNorm, Conv3D, ceil_pads, max_pool, normalise
 
 PAPER = "Qiu et al., ICCV 2017"
 
@@ -186,7 +186,7 @@ class Model(nn.Module):
 def _pool(x, window, strides, *, ceil):
     """Max pool that halves the axes of stride 2; `ceil` as Caffe, whose last window may hang over, or as the port."""
     pads = ceil_pads(x.shape[1:4], window, strides) if ceil else tuple(((k - 1) // 2,) * 2 for k in window)
-    return nn.max_pool(x, window, strides, pads)
+    return max_pool(x, window, strides, pads)
 
 
 def _check(model):

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vidjax import rules
-from vidjax.nn import BatchNorm, Conv3D, normalise
+from vidjax.nn import BatchNorm, Conv3D, max_pool, normalise
 
 PAPER = "Hara et al., CVPR 2018"
 
@@ -171,7 +171,7 @@ class Model(nn.Module):
         out = {}
         x = out["stem"] = nn.relu(x)
         if self.pool:
-            x = nn.max_pool(x, (3, 3, 3), (2, 2, 2), ((1, 1),) * 3)
+            x = max_pool(x, (3, 3, 3), (2, 2, 2), ((1, 1),) * 3)
         kinds = (self.bottleneck, self.expansion, self.kind, self.groups, self.shortcut)
         for i, (depth, width, stride) in enumerate(zip(self.depths, self.widths, self.strides, strict=True), 1):
             for j in range(depth):

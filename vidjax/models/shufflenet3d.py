@@ -12,7 +12,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vidjax.nn import BatchNorm, Conv3D, normalise
+from vidjax.nn import BatchNorm, Conv3D, max_pool, normalise
 
 PAPER = "Köpüklü et al., ICCVW 2019"
 
@@ -179,7 +179,7 @@ class Model(nn.Module):
         out = {}
         x = out["stem"] = nn.relu(unit(self.stem_width, 3, (1, 2, 2), 1, name="stem")(x))
         if self.pool:
-            x = nn.max_pool(x, (3, 3, 3), (2, 2, 2), ((1, 1),) * 3)
+            x = max_pool(x, (3, 3, 3), (2, 2, 2), ((1, 1),) * 3)
         for i, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True), 1):
             for j in range(depth):
                 x = block(features=width, stride=1 if j else 2, unit=unit, name=f"layer{i}_{j}")(x)

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vidjax import rules
-from vidjax.nn import BatchNorm, Conv3D, normalise
+from vidjax.nn import BatchNorm, Conv3D, max_pool, normalise
 from vidjax.transformer import attend
 
 PAPER, _NONLOCAL = "Feichtenhofer et al., ICCV 2019", "Wang et al., CVPR 2018"
@@ -193,7 +193,7 @@ class Model(nn.Module):
         out = {}
         x = nn.relu(unit(self.stem_width, self.stem_kernel, (1, 2, 2), name="stem")(x))
         if self.stem_pool:
-            x = nn.max_pool(x, (1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1)))
+            x = max_pool(x, (1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1)))
         out["stem"] = x
         stages = zip(self.depths, self.widths, self.strides, self.temporal, strict=True)
         for i, (depth, width, stride, temporal) in enumerate(stages, 1):
@@ -205,7 +205,7 @@ class Model(nn.Module):
                     x = NonLocal(self.nonlocal_kind, self.nonlocal_pool, conv, norm, name=name)(x)
             out[f"layer{i}"] = x
             if self.stage_pool and i == 1:
-                x = nn.max_pool(x, (2, 1, 1), (2, 1, 1))
+                x = max_pool(x, (2, 1, 1), (2, 1, 1))
         x = window_mean(x, self.window)
         x = out["pre_logits"] = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
         if self.num_classes:

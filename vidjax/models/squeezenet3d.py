@@ -13,7 +13,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vidjax.nn import BatchNorm, Conv3D, normalise
+from vidjax.nn import BatchNorm, Conv3D, max_pool, normalise
 
 PAPER = "Köpüklü et al., ICCVW 2019"
 
@@ -110,7 +110,7 @@ class Model(nn.Module):
         out, number = {}, 2
         x = out["stem"] = nn.relu(unit(self.stem_width, self.stem_kernel, (1, 2, 2), name="stem")(x))
         for i, stage in enumerate(self.stages, 1):
-            x = nn.max_pool(x, (3, 3, 3), (2, 2, 2), ((1, 1),) * 3)
+            x = max_pool(x, (3, 3, 3), (2, 2, 2), ((1, 1),) * 3)
             for squeezed, expanded in stage:
                 x = Fire(squeezed, expanded, unit, name=f"fire{number}")(x)
                 number += 1
