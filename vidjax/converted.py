@@ -142,14 +142,14 @@ def make_config(row, names, channels=3):
     )
 
 
-def reference_of(text):
-    """(source, arch) of `--from=SOURCE:ARCH`; ConvertError names the nearest, or all archs of the source."""
+def reference_of(text, flag="--from"):
+    """(source, arch) of a flag's SOURCE:ARCH; ConvertError names the nearest, or all archs of the source."""
     source, _, arch = (text or "").partition(":")
     known = models.references()
     sources = sorted({name for name, _ in known})
     if not arch:
         archs = [name for owner, name in known if owner == source]
         choices = f"ARCH one of {', '.join(archs)}" if archs else f"SOURCE one of {', '.join(sources)}"
-        raise convert.ConvertError(f"give --from=SOURCE:ARCH, {choices}.")
+        raise convert.ConvertError(f"give {flag}=SOURCE:ARCH, {choices}.")
     models.reference(source, arch)
     return source, arch

@@ -127,6 +127,25 @@ def convert(argv):
     return 0
 
 
+def export(argv):
+    """Write a run's weights as another library's file, which that library loads strictly.
+
+    vidjax export --as=torchvision:r3d_18 --workdir=runs/r3d r3d_18.safetensors
+
+    The file holds tensors by the other library's names, as safetensors: no code, and its order of axes.
+    """
+    values, paths = parse(export, argv, [workdir_flag, step_flag, export_flags])
+    if len(paths) != 1 or not values.workdir or not values["as"].value:
+        raise UsageError("give a run, a net and a new file: vidjax export --workdir=DIR --as=SOURCE:ARCH FILE.")
+    from vidjax import converted
+    from vidjax import export as owner
+
+    source, arch = converted.reference_of(values["as"].value, "--as")
+    count = owner.write(source, arch, values.workdir, paths[0], values.step)
+    print(f"wrote    {paths[0]}, {count} tensors by {source}'s names")
+    return 0
+
+
 def fit(argv):
     """Fit a linear classifier on features of whole videos: improved dense trajectories, or a net's activations.
 
@@ -223,6 +242,7 @@ COMMANDS = {
     "eval": evaluate,
     "predict": predict,
     "convert": convert,
+    "export": export,
     "fit": fit,
     "fuse": fuse,
     "series": series,
@@ -264,6 +284,11 @@ def convert_flags(values):
     flags.DEFINE_string("from", None, "the weights' source and net, SOURCE:ARCH", flag_values=values)
     flags.DEFINE_string("to", None, "the new run's folder", flag_values=values)
     flags.DEFINE_string("classes", None, "a file of class names, one on a line, or JSON", flag_values=values)
+
+
+def export_flags(values):
+    flags.DEFINE_string("as", None, "the library and its name of the net, SOURCE:ARCH", flag_values=values)
+    flags.DEFINE_enum("format", "safetensors", ["safetensors"], "the file's format", flag_values=values)
 
 
 def process_flags(values):
