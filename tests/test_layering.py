@@ -36,6 +36,7 @@ ALLOWED = {
     "transformer": set(),
     "models": {"backbones", "models", "nn", "recurrent", "rules", "transformer"},
     "convert": {"models"},
+    "export": {"checkpoint", "convert", "models"},
     "data": {"data"},
     "flow": {"flow"},
     "mixing": set(),
@@ -46,7 +47,8 @@ ALLOWED = {
     "logs": {"progress"},
     "config": set(),
     "sharding": set(),
-    "optim": {"sharding"},
+    "averages": {"nn"},
+    "optim": {"averages", "sharding"},
     "losses": set(),
     "checkpoint": {"checkpoint"},
     "report": {"progress"},
@@ -62,8 +64,8 @@ ALLOWED = {
     "evaluate": {"checkpoint", "config", "data", "inputs", "logs", "models", "report", "sharding"},
     "predict": {"checkpoint", "config", "data", "evaluate", "inputs", "models"},
     "train": {
-        *("checkpoint", "config", "data", "evaluate", "inputs", "logs", "losses", "mixing", "models", "optim"),
-        *("nn", "sharding", "transfer"),
+        *("averages", "checkpoint", "config", "data", "evaluate", "inputs", "logs", "losses", "mixing", "models"),
+        *("nn", "optim", "sharding", "transfer"),
     },
 }
 

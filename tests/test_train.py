@@ -21,8 +21,10 @@ def videos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(videos, tmp_path_factory):
-    """A finished run of 8 steps: (config, workdir, report)."""
+    """A finished run of 8 steps, with everything that a resumed run must carry on: (config, workdir, report)."""
     workdir, cfg = str(tmp_path_factory.mktemp("finished")), tiny.make_config(videos)
+    cfg.optim.update({"ema": 0.9, "accumulate": 2, "layer_decay": 0.8})
+    cfg.eval.precise_bn = 2
     return cfg, workdir, train.train(cfg, workdir)
 
 

@@ -89,7 +89,7 @@ def complete(cfg):
 
     defaults = {
         "data": data.DEFAULTS | sources.DEFAULTS,
-        "eval": {"protocol": ""},
+        "eval": {"protocol": "", "precise_bn": 0},
         "mix": {"mixup": 0.0, "cutmix": 0.0},
         "optim": optim.DEFAULTS,
         "init": transfer.DEFAULTS,

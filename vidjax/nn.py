@@ -14,6 +14,7 @@ from vidjax import conv
 _lowering = contextvars.ContextVar("lowering", default=None)
 NONE = "(?!)"  # a pattern that matches nothing
 _frozen = contextvars.ContextVar("frozen", default=NONE)
+_momentum = contextvars.ContextVar("momentum", default=None)
 
 
 @contextlib.contextmanager
@@ -39,6 +40,16 @@ def frozen_norms(pattern):
         yield
     finally:
         _frozen.reset(token)
+
+
+@contextlib.contextmanager
+def norm_momentum(momentum):
+    """Within it, batch norms in training keep `momentum` of their running statistics; with 0 these are the batch's."""
+    token = _momentum.set(momentum)
+    try:
+        yield
+    finally:
+        _momentum.reset(token)
 
 
 def normalise(video, mean, std, order="RGB"):
@@ -174,7 +185,8 @@ class BatchNorm(nn.Module):
             square = jnp.mean(jnp.square(x.astype(jnp.float32)), axes)
             var = jnp.maximum(square - jnp.square(mean), 0)
             if not self.is_initializing():
-                m, unbiased = self.momentum, var * (count / max(count - 1, 1))
+                m = self.momentum if _momentum.get() is None else _momentum.get()
+                unbiased = var * (count / max(count - 1, 1))
                 running_mean.value = m * running_mean.value + (1 - m) * mean
                 running_var.value = m * running_var.value + (1 - m) * unbiased
         weight = scale * jax.lax.rsqrt(var + self.epsilon)

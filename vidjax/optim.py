@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vidjax import sharding
+from vidjax import averages, sharding
 
 DEFAULTS = {  # of the section, beside what a config names
     "warmup": 0,
@@ -21,6 +21,9 @@ DEFAULTS = {  # of the section, beside what a config names
     "decay_paths": ".*/kernel",
     "clip_norm": 0.0,
     "groups": (),
+    "layer_decay": 1.0,
+    "accumulate": 1,
+    "ema": 0.0,
     "trained": ".*",
     "phases": (),
     "frozen_norms": "",
@@ -29,22 +32,32 @@ DEFAULTS = {  # of the section, beside what a config names
 
 def build(
     steps, *, lr, warmup=0, schedule="cosine", boundaries=(), factor=0.1,
-    clip_norm=0.0, groups=(), trained=".*", phases=(), **update,
+    clip_norm=0.0, groups=(), layer_decay=1.0, accumulate=1, ema=0.0, trained=".*", phases=(), **update,
 ):  # fmt: skip
     """The gradient transformation and its learning rate by step.
 
     `clip_norm` > 0 clips the global norm of the gradients of what trains. `groups` are (path regex, multiplier of the
     learning rate), the first that matches. Parameters whose path `trained` does not fully match never change; `phases`
-    instead are ((steps, trained), ...) one after another, the last for the rest. `update` goes to `rule`.
+    instead are ((steps, trained), ...) one after another, the last for the rest. `layer_decay` < 1 multiplies the rate
+    by that once more for each layer below the head (`layers`). `accumulate` > 1 averages the gradients of so many
+    steps into one update. `ema` > 0 keeps an average of the parameters (averages.py). `update` goes to `rule`.
     """
     rate = learning_rate(lr, steps, warmup=warmup, schedule=schedule, boundaries=boundaries, factor=factor)
     update.pop("frozen_norms", None)  # the training step's
     one, phases = rule(**update), tuple(phases) or ((steps, trained),)
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
     scale = scale_by_path(groups) if groups else optax.identity()
+    scale = optax.chain(scale, scale_by_layer(layer_decay)) if layer_decay != 1 else scale
+    average = averages.ema(ema) if ema else optax.identity()
     partial = phases != ((steps, ".*"),)
     stages = (gate(phases), clip, in_phases(one, phases)) if partial else (clip, one)
-    return optax.chain(*stages, scale, optax.scale_by_learning_rate(rate)), rate
+    if accumulate == 1:
+        return optax.chain(*stages, scale, optax.scale_by_learning_rate(rate), average), rate
+    if accumulate < 1:
+        raise ValueError(f"config.optim.accumulate is a number of steps from 1 on, not {accumulate}.")
+    slow = optax.scale_by_learning_rate(lambda update: rate(update * accumulate))
+    several = optax.MultiSteps(optax.chain(*stages, scale, slow, average), accumulate)
+    return optax.GradientTransformation(several.init, several.update), rate
 
 
 def learning_rate(lr, steps, *, warmup=0, schedule="cosine", boundaries=(), factor=0.1):
@@ -106,6 +119,35 @@ def scale_by_path(groups):
     return optax.stateless(
         lambda updates, _: jax.tree_util.tree_map_with_path(lambda path, x: x * factor(path), updates)
     )
+
+
+LAST = re.compile(r"(.*/)?(head|norm|fc_norm|classifier|pooler|probe)(/.*)?")
+BLOCK = re.compile(r"(block|layer|stage|conv|mixed_|inception_)\w*\d\w*")
+
+
+def layers(paths):
+    """The layer of each parameter by its path: {path: 0 for the first layers, 1, 2, ... for blocks, then the head}.
+
+    Blocks are the first part of a path such as block3, layer2_1, conv4; they follow one another by their numbers.
+    """
+    named = {path: next((part for part in path.split("/") if BLOCK.fullmatch(part)), "") for path in paths}
+    natural = lambda name: [int(x) if x.isdecimal() else x for x in re.split(r"(\d+)", name)]  # noqa: E731
+    order = {name: i for i, name in enumerate(sorted({n for n in named.values() if n}, key=natural), 1)}
+    last = len(order) + 1
+    return {path: order[name] if name else last if LAST.fullmatch(path) else 0 for path, name in named.items()}
+
+
+def scale_by_layer(decay):
+    """Multiplies updates by `decay` once for each layer above their own (Bao et al., BEiT, 2022): the head's stay."""
+
+    def update(updates, _):
+        leaves = jax.tree_util.tree_leaves_with_path(updates)
+        of = layers([sharding.path_of(path) for path, _ in leaves])
+        last = max(of.values())
+        factor = {path: decay ** (last - layer) for path, layer in of.items()}
+        return jax.tree_util.tree_map_with_path(lambda path, x: x * factor[sharding.path_of(path)], updates)
+
+    return optax.stateless(update)
 
 
 def active(step, phases):

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import itertools
 import logging
 import math
 import os
@@ -18,6 +19,7 @@ import optax
 from jax.experimental import multihost_utils
 
 from vidjax import (
+    averages,
     checkpoint,
     config,
     data,
@@ -155,6 +157,7 @@ class Run:
     checkpoints: checkpoint.Checkpoints
     meta: dict
     net: dict | None
+    model: object
 
 
 def prepare(cfg, workdir):
@@ -171,13 +174,16 @@ def prepare(cfg, workdir):
     tx, rate = optim.build(cfg.steps, **cfg.optim)
     step_fn, abstract, init = make_step(cfg, model, tx, mesh, source.multi_label, source.tasks)
     places = jax.tree.map(lambda x: x.sharding, abstract.variables)
+    if cfg.eval.get("precise_bn") and "batch_stats" not in abstract.variables:
+        raise ValueError(f"{cfg.model.name} has no batch norm: set config.eval.precise_bn=0.")
     evaluator = evaluate.Evaluator(cfg, model, mesh, places, held_out, net)
     checkpoints = checkpoint.Checkpoints(workdir, keep=cfg.keep)
     restored = checkpoints.restore(bundle(abstract))
     if restored:
         variables, rest, saved, start = restored
         evaluate.check_classes(source, saved, workdir)
-        state = State(variables=variables, **rest)
+        variables, opt_state = averages.swap(variables, rest["opt_state"])
+        state = State(rest["step"], variables, opt_state)
         log.info("continuing from step %d in %s", start, workdir)
         for change in config.changes(saved["config"], cfg.to_dict()):
             log.info("config changed since that step: %s", change)
@@ -191,7 +197,7 @@ def prepare(cfg, workdir):
         config.save(cfg, workdir)
         log.info("%s", logs.overview(abstract.variables["params"]))
     meta = evaluate.meta(cfg, model, source)
-    return Run(mesh, source, bad, step_fn, rate, state, start, evaluator, checkpoints, meta, net)
+    return Run(mesh, source, bad, step_fn, rate, state, start, evaluator, checkpoints, meta, net, model)
 
 
 def open_sources(cfg):
@@ -206,8 +212,9 @@ def open_sources(cfg):
 
 
 def bundle(state):
-    """A state as a checkpoint holds it."""
-    return {"variables": state.variables, "train": {"step": state.step, "opt_state": state.opt_state}}
+    """A state as a checkpoint holds it: where parameters are averaged, the averages are its variables."""
+    variables, opt_state = averages.swap(state.variables, state.opt_state)
+    return {"variables": variables, "train": {"step": state.step, "opt_state": opt_state}}
 
 
 class Stop:
@@ -321,8 +328,9 @@ def train(cfg, workdir):
             with window.paused():
                 top1 = None
                 if due(step, cfg.eval.every, cfg.steps):
+                    state = precise(cfg, run, state, step)
                     try:
-                        report = run.evaluator(state.variables, step, workdir)
+                        report = run.evaluator(bundle(state)["variables"], step, workdir)
                     except BaseException:
                         run.checkpoints.save(step, **bundle(state), meta=run.meta)
                         raise
@@ -339,7 +347,25 @@ def train(cfg, workdir):
     if step < cfg.steps:
         log.warning("stopped by a signal; step %d is saved in %s, the same command continues it", step, workdir)
         return None
-    return report or run.evaluator(state.variables, step, workdir)
+    return report or run.evaluator(bundle(state)["variables"], step, workdir)
+
+
+def precise(cfg, run, state, step):
+    """The state with batch norms' statistics of the next `eval.precise_bn` batches, by the weights that are evaluated.
+
+    Training goes on with the same batches, which do not depend on the statistics.
+    """
+    if not cfg.eval.get("precise_bn"):
+        return state
+    block, blocks = sharding.batch_block(run.mesh, cfg.data.batch_size)
+    batches = data.train(cfg.data, run.source, seed=cfg.seed, step=step, block=block, blocks=blocks)
+    statistics = averages.norm_statistics(run.model, inputs.preparer(data.options(cfg.data)), cfg.seed)
+    variables = bundle(state)["variables"]
+    with contextlib.closing(batches):
+        several = itertools.islice(iter(batches), cfg.eval.precise_bn)
+        seen = (evaluate.to_devices(batch, run.mesh, cfg.data.batch_size)["inputs"] for batch in several)
+        found = averages.precise_norms(variables, (statistics(variables, x, run.net) for x in seen))
+    return state.replace(variables=state.variables | {"batch_stats": found["batch_stats"]})
 
 
 def due(step, every, last):
