@@ -5,13 +5,11 @@ And the same for nets without a manifest: `drawn` finds the reference's names by
 
 import importlib.util
 import json
-import re
 
 import jax
 import numpy as np
-from flax import traverse_util
 
-from vidjax import convert, models
+from vidjax import convert, export, models
 
 
 def formula(golden):
@@ -43,31 +41,10 @@ def run(golden, arch):
     return logits, out, expected
 
 
-def manifest(table, target):
-    """{reference's name: zeros of its shape} of every leaf of `target` (nested ShapeDtypeStructs)."""
-    found = {}
-    for path, leaf in traverse_util.flatten_dict(target, sep="/").items():
-        ((name, way),) = [(name, way) for source, ours, way in table if (name := name_of(path, source, ours))]
-        inverse = (convert.TRANSFORMS[way] if isinstance(way, str) else way)[2] if way else lambda x: x
-        found[name] = inverse(np.zeros(leaf.shape, np.float32))
-    return found
-
-
-def name_of(path, source, ours):
-    """The name that the regex `source` gives for our `path`, or None where the rule is for others."""
-    literals = re.split(r"\\(\d)", ours or "")  # group numbers are at odd places
-    pattern = "".join("([^/]+)" if i % 2 else re.escape(part) for i, part in enumerate(literals))
-    if not (match := re.fullmatch(pattern, path)):
-        return None
-    groups = dict(zip(literals[1::2], match.groups(), strict=True))
-    parts = re.split(r"(\([^()]*\))", source)  # groups are at odd places
-    name = "".join(groups[str(i // 2 + 1)] if i % 2 else part for i, part in enumerate(parts)).replace("\\.", ".")
-    return name if re.fullmatch(source, name) else None
-
-
 def drawn(golden, table, model, video, prepare=lambda x: x, restore=lambda x: x):
     """Variables of `model` from tensors that the golden formula draws for the reference's names."""
     shapes = models.shapes(model, video.shape)
-    names = restore(manifest(table, shapes))
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
+    names = restore(export.invert(table, zeros, "the reference"))
     draw = formula(golden).torch_tensor
     return convert.convert(table, prepare({name: draw(name, x.shape) for name, x in names.items()}), shapes)

@@ -282,7 +282,7 @@ PREPROCESS = {
     "resize": 224,
     "size": 224,
 }
-_HF_NET = {"prepare": current, "fields": {"epsilon": (1e-12, 1e-5)}}
+_HF_NET = {"prepare": current, "restore": current, "fields": {"epsilon": (1e-12, 1e-5)}}
 _SSV2 = {"preprocess": PREPROCESS | {"sampler": "segments", "stride": 1}, "classes": "something_something_v2"}
 _K400 = {"preprocess": PREPROCESS, "classes": "kinetics400"}
 _TINY = {"width": 96, "depth": 3, "heads": 4, "hidden": 192, "frames": 8, "size": 112}

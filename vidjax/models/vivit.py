@@ -336,7 +336,8 @@ PREPROCESS = {
     "resize": 256,
     "size": 224,
 }
-_ROW = {"variant": "b_16x2", "table": HF, "head": "classifier.bias", "prepare": current, "preprocess": PREPROCESS}
+_ROW = {"variant": "b_16x2", "table": HF, "head": "classifier.bias", "preprocess": PREPROCESS}
+_ROW |= {"prepare": current, "restore": current}  # written under the current names, which every release 5 reads
 _TINY = {"width": 96, "depth": 3, "heads": 4, "hidden": 192, "frames": 8, "size": 112}
 REFERENCES = {  # (source, the source's own name of the net)
     ("hf", "vivit_b_16x2_kinetics400"): _ROW | {"classes": "kinetics400"},
