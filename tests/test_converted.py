@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 
-from vidjax import convert, converted, data, evaluate, main, models, predict
+from vidjax import convert, converted, data, evaluate, main, models, predict, weights
 
 VIDEOS = {
     "SoccerJuggling_g23": "v_SoccerJuggling_g23_c01.avi",
@@ -134,7 +134,7 @@ def test_an_h5_that_points_elsewhere_is_refused(tmp_path):
         group.attrs["layer_names"] = ["dense"]
         group.create_dataset("dense/kernel:0", (2,), "f4", external=[(str(tmp_path / "secret"), 0, 8)])
     with pytest.raises(convert.ConvertError, match="keeps dense/kernel:0 in another file"):
-        convert.load_tensors(tmp_path / "m.h5")
+        weights.load(tmp_path / "m.h5")
 
 
 def test_class_names(tmp_path):

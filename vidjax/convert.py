@@ -1,6 +1,5 @@
 """Foreign checkpoints to vidjax variables: the one file that knows how other libraries store and name tensors."""
 
-import pathlib
 import re
 
 import jax.numpy as jnp
@@ -75,80 +74,6 @@ def convert(table, tensors, target):
         found = [f"{len(names)} {what} ({listed(names)})" for what, names in problems.items() if names]
         raise ConvertError(f"The tensors do not fit the model: {'; '.join(found)}.")
     return traverse_util.unflatten_dict(filled, sep="/")
-
-
-def load_tensors(path):
-    """{name: array} of a .npz, .safetensors, .pt, .pth or Keras .h5 file; no code stored in it is ever executed."""
-    path = pathlib.Path(path)
-    readers = {".npz": _load_npz, ".safetensors": _load_safetensors, ".pt": _load_torch, ".pth": _load_torch}
-    readers |= {".h5": _load_keras, ".hdf5": _load_keras}
-    if path.suffix not in readers:
-        raise ConvertError(f"{path} is none of {', '.join(readers)}; save the weights in one of these formats.")
-    if not path.is_file():
-        raise ConvertError(f"There is no file {path}.")
-    return readers[path.suffix](path)
-
-
-def _load_npz(path):
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (ValueError, OSError, EOFError) as error:
-        raise ConvertError(f"{path} is not an .npz of plain arrays or is damaged; pickled ones are refused.") from error
-
-
-def _load_safetensors(path):
-    try:
-        import safetensors
-        import safetensors.numpy
-    except ImportError as error:
-        raise ConvertError(f"Reading {path} needs safetensors: pip install safetensors.") from error
-    try:
-        return safetensors.numpy.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise ConvertError(f"{path} cannot be read as safetensors: {error}") from error
-
-
-def _load_torch(path):
-    try:
-        import torch
-    except ImportError as error:
-        raise ConvertError(f"Reading {path} needs PyTorch: pip install torch, or save it as .safetensors.") from error
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ConvertError(f"{path} holds more than tensors or is damaged; vidjax runs no code from a file.") from error
-    for key in ("state_dict", "model_state", "model"):
-        tensors = tensors[key] if isinstance(tensors, dict) and isinstance(tensors.get(key), dict) else tensors
-    if not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):
-        raise ConvertError(f"{path} is not a state dict (names to tensors); save model.state_dict() alone.")
-    floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
-    return {name.removeprefix("module."): t.numpy() for name, t in floats.items()}
-
-
-def _load_keras(path):
-    """Weights of a Keras model as LAYER/WEIGHT in the order of its layers; its config and optimizer are left alone."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise ConvertError(f"Reading {path} needs h5py: pip install h5py, or save the weights as .npz.") from error
-    found = {}
-
-    def visit(name, item):  # follows no link out of the file
-        if isinstance(item, h5py.Dataset):
-            if item.external or item.is_virtual:
-                raise ConvertError(f"{path} keeps {name} in another file; save it whole.")
-            layer, _, weight = name.partition("/")
-            found.setdefault(layer, {})[weight.removeprefix(f"{layer}/").removesuffix(":0")] = item[()]
-
-    try:
-        with h5py.File(path, "r") as file:
-            weights = file.get("model_weights", file)
-            weights.visititems(visit)
-            layers = [name.decode() if isinstance(name, bytes) else name for name in weights.attrs["layer_names"]]
-    except (OSError, KeyError) as error:
-        raise ConvertError(f"{path} is not a Keras model's weights or is damaged: it lists no layers.") from error
-    return {f"{layer}/{weight}": x for layer in layers for weight, x in found.get(layer, {}).items()}
 
 
 def _fit(tensor, transform, leaf):

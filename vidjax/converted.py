@@ -7,7 +7,7 @@ import types
 import numpy as np
 from ml_collections import ConfigDict
 
-from vidjax import checkpoint, config, convert, data, evaluate, models
+from vidjax import checkpoint, config, convert, data, evaluate, models, weights
 
 LABELS = pathlib.Path(__file__).parent / "data" / "labels"
 SAMPLERS = {1: "segments"}  # by the frames a net sees; a net of more sees a clip of consecutive ones
@@ -24,7 +24,7 @@ def write(source, arch, file, workdir, classes=None):
     folder = pathlib.Path(workdir)
     if checkpoint.Checkpoints(folder, write=False).steps():
         raise convert.ConvertError(f"{folder} already holds a run; give another folder with --to=DIR.")
-    tensors = convert.load_tensors(file)
+    tensors = weights.load(file)
     try:
         variables = convert.from_reference(source, arch, tensors)
     except convert.ConvertError as error:

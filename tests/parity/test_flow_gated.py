@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from reference import near
 
-from vidjax import convert, models
+from vidjax import convert, models, weights
 
 
 @pytest.fixture(scope="module")
-def weights(golden):
-    return convert.load_tensors(golden / "weights" / "flow_gated_rwf.npz")
+def trained(golden):
+    return weights.load(golden / "weights" / "flow_gated_rwf.npz")
 
 
 def inputs(channels):
@@ -19,9 +19,9 @@ def inputs(channels):
     return {"rgb": video[..., :3] / 255, "flow": (video[..., 3:] - 127.5) / 127.5}
 
 
-def test_golden(golden, weights):
+def test_golden(golden, trained):
     model = models.for_reference("rwf2000", "flow_gated", 2)
-    variables = convert.from_reference("rwf2000", "flow_gated", weights)
+    variables = convert.from_reference("rwf2000", "flow_gated", trained)
     with np.load(golden / "expected" / "flow_gated_rwf_0_1_4.npz") as expected:
         apply = jax.jit(lambda v, x: model.apply(v, x, train=False)[0])
         logits = apply(variables, inputs(expected["input_uint8"]))[0]
@@ -29,7 +29,7 @@ def test_golden(golden, weights):
         near(jax.nn.softmax(logits), expected["prob"], "prob")
 
 
-def test_the_head_is_read_from_the_file(weights):
-    more = weights | {"dense_3/kernel:0": np.zeros((32, 5), np.float32), "dense_3/bias:0": np.zeros(5, np.float32)}
+def test_the_head_is_read_from_the_file(trained):
+    more = trained | {"dense_3/kernel:0": np.zeros((32, 5), np.float32), "dense_3/bias:0": np.zeros(5, np.float32)}
     variables = convert.from_reference("rwf", "flow_gated", more)
     assert variables["params"]["head"]["bias"].shape == (5,)

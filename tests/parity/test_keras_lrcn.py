@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from vidjax import convert, models
+from vidjax import convert, models, weights
 
 ARCHS = ["amine_lrcn6", "ndanh_lrcn4", "hac_convlstm31", "armel_convlstm4"]
 CLIPS = ["SoccerJuggling_g23", "BaseballPitch_g01", "TaiChi_kinetics", "SkateBoarding_kinetics"]
@@ -43,7 +43,7 @@ def test_probabilities(golden, tensors, arch):
 
 @pytest.mark.parametrize("arch", ["amine_lrcn6", "hac_convlstm31"])
 def test_a_keras_file_holds_the_same(golden, tensors, arch):
-    found = convert.load_tensors(golden / "weights" / "keras" / f"{arch}.h5")
+    found = weights.load(golden / "weights" / "keras" / f"{arch}.h5")
     own = of_net(tensors, arch)
     assert [x.shape for x in found.values()] == [x.shape for x in sorted_by_layer(found, own)]
     variables = (convert.from_reference("keras_lrcn", arch, x) for x in (found, tensors))
