@@ -4,7 +4,7 @@ import hf
 import jax
 import numpy as np
 import pytest
-from reference import near
+from reference import loss_after_step, near
 
 from vidjax import models
 from vidjax.models import timesformer
@@ -55,3 +55,11 @@ def test_original(golden, attention):
     for clip, expected in zip((video, other), ORIGINAL[attention], strict=True):
         logits, _ = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, clip)
         near(logits[0, :4], np.array(expected), "logits")
+
+
+def test_pinned_step(golden):
+    """Loss after one SGD step of 0.1; recorded with transformers' net in float64 on the same weights and clips."""
+    fields = TINY | {"num_classes": 5, "drop_path": 0.0}
+    model, video = models.build({"name": "timesformer", "variant": "b", **fields}), hf.clips(golden, 8, 64)
+    variables = hf.drawn(golden, timesformer.HF, model, video)
+    assert loss_after_step(model, variables, video) == pytest.approx(1.20572675, rel=1e-5)

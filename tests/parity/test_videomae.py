@@ -3,6 +3,7 @@
 import hf
 import jax
 import numpy as np
+import pytest
 from reference import near
 
 from vidjax import models
@@ -25,17 +26,31 @@ LOSS, PIXELS = 2.0986028, [2.65272689, -1.59205031, 0.47025678, -0.94387543]
 LOGITS = [-0.39474609, 0.34657061, -0.24268180, 0.54726040]
 
 
-def test_transformers_pretraining(golden):
+@pytest.fixture(scope="module")
+def learner(golden):
+    """(model, variables, clips, mask) of a tiny net with a decoder and transformers' epsilons."""
     row = models.reference("hf", "videomae_base")
     fields = TINY | row["fields"] | {"decoder": (48, 2, 4)}
     model, video = models.build({"name": "videomae", "variant": "pretrain_b", **fields}), hf.clips(golden, 8, 64)
-    variables = hf.drawn(golden, row["table"], model, video)
     order = np.argsort(np.random.RandomState(0).rand(2, 64), axis=1)
     mask = np.zeros((2, 64), bool)
     np.put_along_axis(mask, order[:, :56], True, axis=1)
+    return model, hf.drawn(golden, row["table"], model, video), video, mask
+
+
+def test_transformers_pretraining(learner):
+    model, variables, video, mask = learner
     _, out = jax.jit(lambda v, x: model.apply(v, x, train=True, mask=mask))(variables, video)
     near(out["reconstruction"][0, 0, :4], np.array(PIXELS), "reconstruction")
     near(out["loss/mae"].mean(), np.array(LOSS), "loss")
+
+
+def test_pinned_step(learner):
+    """Loss after one SGD step of 0.1; recorded with transformers' net in float64 on the same weights and clips."""
+    model, variables, video, mask = learner
+    loss = lambda v: model.apply(v, video, train=True, mask=mask)[1]["loss/mae"].mean()  # noqa: E731
+    step = jax.jit(lambda v: loss(jax.tree.map(lambda p, g: p - 0.1 * g, v, jax.grad(loss)(v))))
+    assert float(step(variables)) == pytest.approx(1.71978522, rel=1e-5)
 
 
 def test_original(golden):

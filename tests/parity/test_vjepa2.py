@@ -3,7 +3,8 @@
 import hf
 import jax
 import numpy as np
-from reference import near
+import pytest
+from reference import loss_after_step, near
 
 from vidjax import models
 from vidjax.models import vjepa2
@@ -22,3 +23,11 @@ def test_transformers(golden):
     logits, out = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, video)
     near(out["tokens"][0, [5, -1], :4], np.array(TOKENS), "tokens")
     near(logits[0, :4], np.array(LOGITS), "logits")
+
+
+def test_pinned_step(golden):
+    """Loss after one SGD step of 0.1; recorded with transformers' net in float64 on the same weights and clips."""
+    fields = TINY | {"depth": 2, "pooler": 1, "num_classes": 5}
+    model, video = models.build({"name": "vjepa2", "variant": "l", **fields}), hf.clips(golden, 8, 64)
+    variables = hf.drawn(golden, vjepa2.HF_ATTENTIVE, model, video)
+    assert loss_after_step(model, variables, video) == pytest.approx(0.07550905, rel=1e-4)  # of 2.05 before the step
