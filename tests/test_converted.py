@@ -4,9 +4,11 @@ import json
 import sys
 import types
 
+import jax
 import numpy as np
 import pytest
 
+import vidjax
 from vidjax import convert, converted, data, evaluate, main, models, predict, weights
 
 VIDEOS = {
@@ -133,7 +135,7 @@ def test_an_h5_that_points_elsewhere_is_refused(tmp_path):
         group = file.create_group("model_weights")
         group.attrs["layer_names"] = ["dense"]
         group.create_dataset("dense/kernel:0", (2,), "f4", external=[(str(tmp_path / "secret"), 0, 8)])
-    with pytest.raises(convert.ConvertError, match="keeps dense/kernel:0 in another file"):
+    with pytest.raises(weights.WeightsError, match="keeps dense/kernel:0 in another file"):
         weights.load(tmp_path / "m.h5")
 
 
@@ -184,3 +186,30 @@ def test_inputs_of_a_config(row, channels, expected):
 def test_inputs_of_two_streams():
     row = {"preprocess": {}, "input": {"rgb": (4, 8, 8, 3), "flow": (4, 8, 8, 10)}}
     assert converted.inputs_of(row, 3) == {"modalities": ("rgb", "flow"), "flow": {"stack": 5}}
+
+
+def test_a_file_in_one_call(golden, keras):
+    """The net of the four that a file fits is found by its names and shapes; a video goes in, its logits come out."""
+    model, variables, preprocess, names = vidjax.load(keras / "amine_lrcn6.h5")
+    logits, _ = model.apply(
+        variables, preprocess(golden / "video" / "clips" / VIDEOS["SoccerJuggling_g23"]), train=False
+    )
+    with np.load(golden / "expected" / "lrcn_convlstm_ucf50.npz") as arrays:
+        expected = arrays["amine_lrcn6/SoccerJuggling_g23"]
+    np.testing.assert_allclose(jax.nn.softmax(logits)[0], expected, atol=1e-5)
+    assert names[int(logits[0].argmax())] == "SoccerJuggling"
+
+
+def test_a_run_in_one_call(golden, run):
+    model, variables, preprocess, names = vidjax.load(run)
+    assert preprocess(golden / "video" / "clips" / VIDEOS["TaiChi_kinetics"]).shape == (1, 20, 64, 64, 3)
+    assert (len(names), model.num_classes) == (6, 6)
+
+
+def test_a_file_that_fits_nothing_or_another_net(keras, tmp_path, capsys):
+    np.savez(tmp_path / "w.npz", a=np.ones(3))
+    with pytest.raises(convert.ConvertError, match="w.npz fits no net that vidjax knows"):
+        vidjax.load(tmp_path / "w.npz")
+    call = ["convert", "--from=keras_lrcn:hac_convlstm31", str(keras / "amine_lrcn6.h5"), f"--to={tmp_path / 'run'}"]
+    assert main.main(call) == 1
+    assert "It looks like keras_lrcn amine_lrcn6 instead." in capsys.readouterr().err

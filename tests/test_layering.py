@@ -26,7 +26,8 @@ def room(file):
 
 
 ALLOWED = {
-    "__init__": set(),
+    "__init__": {"loading"},
+    "loading": {"checkpoint", "convert", "converted", "predict", "weights"},
     "conv": set(),
     "visualise": set(),
     "nn": {"conv"},

@@ -76,6 +76,33 @@ def convert(table, tensors, target):
     return traverse_util.unflatten_dict(filled, sep="/")
 
 
+def guess(tensors):
+    """The (source, arch) of all references that tensors fit whole, by their names and shapes."""
+    found, known = [], {}
+    for (source, arch), row in models.references().items():
+        try:
+            own = row["prepare"](tensors) if "prepare" in row else tensors
+        except (KeyError, ValueError, IndexError, AttributeError):  # another net's names
+            continue
+        key = id(row["table"]), row.get("prepare")
+        if key not in known:
+            rules = [re.compile(pattern) for pattern, *_ in row["table"]]
+            known[key] = all(any(r.fullmatch(name) for r in rules) for name in own)
+        head, classes = own.get(row.get("head")), row.get("classes")
+        if known[key] and not (isinstance(classes, tuple) and head is not None and len(head) != len(classes)):
+            try:
+                from_reference(source, arch, {name: _stub(tensor) for name, tensor in tensors.items()})
+            except (ValueError, TypeError, KeyError):  # one of the same names and other sizes
+                continue
+            found.append((source, arch))
+    return found
+
+
+def _stub(tensor):
+    """A tensor of the same shape and type without its memory."""
+    return np.broadcast_to(np.zeros((), tensor.dtype), tensor.shape)
+
+
 def _fit(tensor, transform, leaf):
     """(a copy like `leaf`, '') or (None, what is wrong)."""
     if not jnp.issubdtype(tensor.dtype, jnp.floating):

@@ -16,32 +16,44 @@ SAMPLERS = {1: "segments"}  # by the frames a net sees; a net of more sees a cli
 def write(source, arch, file, workdir, classes=None):
     """Writes the net that `source` calls `arch`, its weights in `file`, as step 0 of a new `workdir`; -> its meta.
 
-    `classes` is a file of class names: one on a line, or JSON. Without it they are taken from a JSON file beside
-    `file` of the same name, or from the reference. The preprocessing that the weights expect travels along.
-    ConvertError, in one sentence, for weights, names or a workdir that do not fit.
+    See `read`. ConvertError, in one sentence, for weights, names or a workdir that do not fit.
     """
-    row = models.reference(source, arch)
     folder = pathlib.Path(workdir)
     if checkpoint.Checkpoints(folder, write=False).steps():
         raise convert.ConvertError(f"{folder} already holds a run; give another folder with --to=DIR.")
-    tensors = weights.load(file)
-    try:
-        variables = convert.from_reference(source, arch, tensors)
-    except convert.ConvertError as error:
-        raise convert.ConvertError(f"{file} does not hold {source} {arch}: {error}") from error
-    tensors = row["prepare"](tensors) if "prepare" in row else tensors
-    count, channels = len(tensors[row["head"]]), tensors[row["stem"]].shape[1] if "stem" in row else 3
-    names = class_names(row, arch, file, count, classes)
-    cfg = make_config(row, names, channels)
-    model = models.build(cfg.model, num_classes=count)
-    meta = evaluate.meta(cfg, model, types.SimpleNamespace(classes=names, multi_label=False))
-    meta |= {"converted": {"source": source, "arch": arch, "file": str(file)}}
+    variables, meta = read(source, arch, file, classes)
     folder.mkdir(parents=True, exist_ok=True)
-    config.save(cfg, folder)
+    config.save(config.from_dict(meta["config"]), folder)
     checkpoints = checkpoint.Checkpoints(folder)
     checkpoints.save(0, variables, {"step": np.int32(0)}, meta, wait=True)
     checkpoints.close()
     return meta
+
+
+def read(source, arch, file, classes=None):
+    """(variables, meta) of the net that `source` calls `arch` from its weights in `file`; `meta` is a checkpoint's.
+
+    `classes` is a file of class names: one on a line, or JSON. Without it they are taken from a JSON file beside
+    `file` of the same name, or from the reference. The preprocessing that the weights expect travels along.
+    ConvertError, in one sentence, for weights or names that do not fit; it says which nets the weights do fit.
+    """
+    row, tensors = models.reference(source, arch), weights.load(file)
+    try:
+        variables = convert.from_reference(source, arch, tensors)
+    except convert.ConvertError as error:
+        others = ", ".join(" ".join(pair) for pair in convert.guess(tensors))
+        hint = f" It looks like {others} instead." if others else ""
+        raise convert.ConvertError(f"{file} does not hold {source} {arch}: {error}{hint}") from error
+    tensors = row["prepare"](tensors) if "prepare" in row else tensors
+    count, channels = (
+        len(tensors[row["head"]]) if "head" in row else 0,
+        tensors[row["stem"]].shape[1] if "stem" in row else 3,
+    )
+    names = class_names(row, arch, file, count, classes) if count else []
+    cfg = make_config(row, names, channels)
+    model = models.build(cfg.model, num_classes=count)
+    meta = evaluate.meta(cfg, model, types.SimpleNamespace(classes=names, multi_label=False))
+    return variables, meta | {"converted": {"source": source, "arch": arch, "file": str(file)}}
 
 
 def class_names(row, arch, file, count, classes=None):

@@ -94,6 +94,8 @@ def predict(argv):
 
     files = owner.files(paths)
     predictor, failed = owner.Predictor(values.workdir, values.step), 0
+    if not predictor.meta["class_names"]:
+        raise UsageError(f"{values.workdir} holds a net without classes: fine-tune it with configs/finetune.py.")
     for path in files:
         try:
             result = predictor(path)

@@ -15,8 +15,9 @@ WINDOWS = 8  # windows in one device call
 class Predictor:
     """A checkpoint with its own preprocessing and class names, compiled once and called per file."""
 
-    def __init__(self, workdir, step=None):
-        variables, self.meta, _ = checkpoint.load_variables(workdir, step=step)
+    def __init__(self, workdir="", step=None, loaded=None):
+        """`loaded` are the (variables, meta) of a checkpoint, in place of a `workdir` that holds one."""
+        variables, self.meta = loaded or checkpoint.load_variables(workdir, step=step)[:2]
         self.variables = jax.device_put(variables)
         cfg, preprocess = config.from_dict(self.meta["config"]), self.meta["preprocess"]
         known = {key: preprocess[key] for key in modalities.SETTINGS if key in preprocess}
@@ -26,6 +27,7 @@ class Predictor:
         self.section = data.options(known | {"short_side": preprocess["short_side"], "clip": clip})
         self.model = models.build(cfg.model, num_classes=len(self.meta["class_names"]))
         self.net = inputs.load_net(self.section)
+        self.prepare = jax.jit(inputs.preparer(self.section))
         step = functools.partial(
             evaluate.eval_step,
             model=self.model,
@@ -41,20 +43,32 @@ class Predictor:
         A window is a clip such as the model was trained on; windows follow one another and the last ends with the
         video. A model trained on segments of whole videos has one. Raises VideoError if the file cannot be read.
         """
+        record, indices = self.windows(path)
+        scores = [self.scores(record, indices[i : i + WINDOWS]) for i in range(0, len(indices), WINDOWS)]
+        seconds = 1 / (record["fps"] or 25.0)
+        return {
+            "start": indices.min(1) * seconds,
+            "end": (indices.max(1) + 1) * seconds,
+            "scores": np.concatenate(scores),
+        }
+
+    def inputs(self, path):
+        """What the model sees of one video's windows, crops of a window side by side: float32 (W x crops, T, H, W, C).
+
+        A dict of such arrays where it sees several modalities. Raises VideoError if the file cannot be read.
+        """
+        views = data.read_views(self.section, self.meta["preprocess"], *self.windows(path))
+        return self.prepare(views, self.net)
+
+    def windows(self, path):
+        """(record of a video file, frame indices of its windows (W, T))."""
         clip, info = self.section["clip"], video.probe(path)
         size, stride, (first, length) = clip["size"], clip["stride"], modalities.room(self.section, info["num_frames"])
         if clip["sampler"] == "random_clip":
             indices = first + clips.windows(length, size, stride, size * stride)
         else:  # one clip spans the whole video
             indices = first + clips.evaluation(clip["sampler"], length, size, stride, 1)
-        record = {"id": os.path.basename(path), "path": path, "error": ""} | info
-        scores = [self.scores(record, indices[i : i + WINDOWS]) for i in range(0, len(indices), WINDOWS)]
-        seconds = 1 / (info["fps"] or 25.0)
-        return {
-            "start": indices.min(1) * seconds,
-            "end": (indices.max(1) + 1) * seconds,
-            "scores": np.concatenate(scores),
-        }
+        return {"id": os.path.basename(path), "path": path, "error": ""} | info, indices
 
     def scores(self, record, indices):
         """Probabilities of up to WINDOWS windows: (W, T) frame indices -> (W, classes)."""

@@ -1,0 +1,46 @@
+"""Anyone's weights in one call: `vidjax.load`."""
+
+import pathlib
+import typing
+
+from vidjax import checkpoint, convert, converted, predict, weights
+
+
+class Loaded(typing.NamedTuple):
+    """A net that is ready to call: `model.apply(variables, preprocess(path), train=False)[0]` are logits.
+
+    `preprocess` takes a video file to what the model sees of its windows, float32 (windows, T, H, W, C); the
+    columns of the logits are `class_names`.
+    """
+
+    model: object
+    variables: dict
+    preprocess: typing.Callable
+    class_names: list
+
+
+def load(path, reference="", classes=None, step=None):
+    """`Loaded` from a run's folder, or from another library's weights: a file, or a Hugging Face folder.
+
+    `reference` is their SOURCE:ARCH as of `vidjax convert`; without it the one net that they fit is taken. `classes`
+    is a file of class names where the weights' are not known, `step` a run's checkpoint. Raises CheckpointError,
+    WeightsError or ConvertError, each with one sentence.
+    """
+    folder = pathlib.Path(path)
+    if folder.is_dir() and not reference and checkpoint.Checkpoints(folder, write=False).steps():
+        predictor = predict.Predictor(str(folder), step)
+    else:
+        source, arch = converted.reference_of(reference, "reference") if reference else only(path)
+        predictor = predict.Predictor(loaded=converted.read(source, arch, path, classes))
+    return Loaded(predictor.model, predictor.variables, predictor.inputs, predictor.meta["class_names"])
+
+
+def only(path):
+    """The (source, arch) that the weights in `path` fit; ConvertError if there is none or more than one."""
+    found = convert.guess(weights.load(path))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        choices = ", ".join(":".join(pair) for pair in found)
+        raise convert.ConvertError(f"{path} fits several nets; give reference= one of {choices}.")
+    raise convert.ConvertError(f"{path} fits no net that vidjax knows; `vidjax models` lists the architectures.")
