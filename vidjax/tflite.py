@@ -82,7 +82,11 @@ def _dequantised(data, table, array, name):
         raise ValueError(f"{name} has {scale.size} scales and {zero.size} zero points")
     along = [-1 if i == axis else 1 for i in range(array.ndim)]
     scale, zero = (v.reshape(along) if v.size > 1 else v.reshape(()) for v in (scale, zero))
-    return (array.astype(np.float32) - zero.astype(np.float32)) * scale.astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = (array.astype(np.float32) - zero.astype(np.float32)) * scale.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} has scales that are not finite numbers or too large")
+    return values
 
 
 def _read(data, at, kind):

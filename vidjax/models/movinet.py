@@ -72,7 +72,7 @@ ACTIVATIONS = {
 
 
 CHOICES = {
-    "conv_type": ("3d", "2plus1d"),
+    "conv_type": ("3d", "2plus1d", "3d_2plus1d"),
     "se_type": ("3d", "2d", "2plus3d"),
     "activation": tuple(ACTIVATIONS),
     "gating": tuple(ACTIVATIONS),
