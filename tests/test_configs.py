@@ -35,7 +35,7 @@ def videos(tmp_path_factory):
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_config_builds_and_says_how_to_run_it(file):
-    assert KEYS <= set(config.from_file(str(file))) <= KEYS | {"init", "mix"}
+    assert KEYS <= set(config.from_file(str(file))) <= KEYS | {"init", "init_from", "mix"}
     text = ast.get_docstring(ast.parse(file.read_text()))
     assert f"vidjax train --config=configs/{file.name}" in text
     assert "Hardware and cost:" in text

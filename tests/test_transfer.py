@@ -6,7 +6,7 @@ import pytest
 import tiny
 from flax import traverse_util
 
-from vidjax import checkpoint, transfer
+from vidjax import checkpoint, main, transfer
 
 
 def tree(**leaves):
@@ -104,3 +104,29 @@ def test_a_run_starts_from_another(tmp_path):
     same = jax.tree.map(np.array_equal, first["params"], second["params"])
     assert all(all(jax.tree.leaves(value)) for name, value in same.items() if name != "head")
     assert not any(jax.tree.leaves(same["head"]))
+
+
+def test_finetuning_takes_the_net_and_its_pixels_from_a_checkpoint(golden, tmp_path, capsys):
+    """Six published classes become five of a folder's: the same frames and pixels, a new head, all else as it was."""
+    videos, run, mine = tmp_path / "videos", tmp_path / "run", tmp_path / "mine"
+    tiny.render(tmp_path / "videos")
+    weights = golden / "weights" / "keras" / "amine_lrcn6.h5"
+    assert main.main(["convert", "--from=keras_lrcn:amine_lrcn6", str(weights), f"--to={run}"]) == 0
+    form = "--config=configs/finetune.py:linear"
+    flags = [f"--config.data.path={videos}", f"--workdir={mine}", "--config.steps=2", "--config.optim.warmup=0"]
+    assert main.main(["train", form, *flags]) == 1
+    assert "give --config.init_from=DIR" in capsys.readouterr().err
+    assert main.main(["train", "--config=configs/quickstart.py", f"--config.init_from={run}", *flags]) == 1
+    assert "is for configs/finetune.py" in capsys.readouterr().err
+    assert (
+        main.main(["train", form, f"--config.init_from={run}", *flags, "--config.mesh.data=1", "--config.eval.clips=1"])
+        == 0
+    )
+    meta, before = checkpoint.read_meta(str(mine)), checkpoint.load_variables(str(run))[0]
+    after = checkpoint.load_variables(str(mine))[0]
+    assert meta["config"]["model"] == checkpoint.read_meta(str(run))["config"]["model"]
+    for key in ("frames", "sampler", "size", "resize", "interpolation"):
+        assert meta["preprocess"][key] == checkpoint.read_meta(str(run))["preprocess"][key]
+    jax.tree.map(np.testing.assert_array_equal, *(tree["params"]["frame"] for tree in (before, after)))
+    assert after["params"]["head"]["bias"].shape == (len(meta["class_names"]),)
+    assert not np.array_equal(before["params"]["head"]["bias"], after["params"]["head"]["bias"])

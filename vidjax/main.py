@@ -34,7 +34,9 @@ def train(argv):
     one run per split of the data set, in split_<name>/, and ends with their mean.
     """
     join(argv)
-    values, _ = parse(train, argv, [process_flags, splits_flag], from_run)
+    init_from, _ = take(argv, "config.init_from")
+    load = functools.partial(from_run, init_from=init_from)
+    values, _ = parse(train, argv, [process_flags, splits_flag], load)
     from vidjax import splits
     from vidjax import train as owner
 
@@ -300,9 +302,18 @@ def process_flags(values):
     flags.DEFINE_integer("process", None, "number of this one, with --coordinator=host:port", flag_values=values)
 
 
-def from_run(file, workdir):
-    """The config of a file, or of the run in a workdir."""
-    return config.from_file(file) if file else config.load(workdir)
+def from_run(file, workdir, init_from=None):
+    """The config of a file, or of the run in a workdir; with the net of `init_from` where that is given."""
+    cfg = config.from_file(file) if file else config.load(workdir)
+    if file and "init_from" in cfg and not (init_from or cfg.model.name):
+        raise UsageError(f"{file} starts from a net: give --config.init_from=DIR, a run or a folder of vidjax convert.")
+    if not (file and init_from):
+        return cfg
+    if "init_from" not in cfg:
+        raise UsageError(f"{file} has a net of its own; --config.init_from=DIR is for configs/finetune.py.")
+    from vidjax import transfer
+
+    return transfer.adopt(cfg, init_from)
 
 
 def from_fit(file, workdir):

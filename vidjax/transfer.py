@@ -5,9 +5,11 @@ import re
 import jax
 import numpy as np
 from flax import traverse_util
+from ml_collections import ConfigDict
 
 from vidjax import checkpoint, inflate
 
+TAKEN = ("modalities", "flow", "audio", "streams", "interpolation")  # keys of a data section that belong to weights
 DEFAULTS = {"path": "", "step": -1, "skip": "", "rename": (), "inflate": False, "channels": False}
 
 
@@ -21,6 +23,25 @@ def options(section):
         if key not in DEFAULTS:
             raise ValueError(f"config.init has no key {key!r}; there are {', '.join(DEFAULTS)}.")
     return DEFAULTS | dict(section)
+
+
+def adopt(cfg, path):
+    """A config whose net, frames and pixels are those of the run or converted weights in `path`, where it starts.
+
+    What the config's own model section has, such as drop_path, is kept where the net has such a field.
+    """
+    meta = checkpoint.read_meta(path)
+    own, seen, cfg = meta["config"], meta["preprocess"], cfg.copy_and_resolve_references()
+    with cfg.unlocked(), cfg.ignore_type():
+        cfg.init_from, cfg.init.path = path, path
+        named = {key: value for key, value in cfg.model.items() if key not in ("name", "variant")}
+        cfg.model = ConfigDict(own["model"] | named)
+        for key in TAKEN:
+            if key in own["data"]:
+                cfg.data[key] = ConfigDict(own["data"][key]) if isinstance(own["data"][key], dict) else own["data"][key]
+        cfg.data.clip = {"sampler": seen["sampler"], "size": seen["frames"], "stride": seen["stride"]}
+        cfg.data.augment.size, cfg.eval.size, cfg.eval.resize = seen["size"], seen["size"], seen["resize"]
+    return cfg
 
 
 def load(section, variables):
