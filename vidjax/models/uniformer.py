@@ -30,8 +30,8 @@ def _size(params, gmac, *, frames=16, size=224, classes=400, paper=PAPER):
     return {"input": (frames, size, size, 3), "classes": classes, "params": params, "gmac": gmac, "paper": paper}
 
 
-# [P] published, [C] computed from the definition (tests/models/test_uniformer_properties.py). The authors' 41.8, 96.7 and
-# 259 G (32 frames; here 258.251) count norms too.
+# [P] published, [C] computed from the definition (tests/models/test_uniformer_properties.py). The authors' 41.8, 96.7
+# and 259 G (32 frames; here 258.251) count norms too.
 SIZES = {
     "uniformer_s": _size(21_400_400, 41.663),  # [P] 21.4 M, 41.8 G
     "uniformer_b": _size(49_813_200, 96.554),  # [P] 49.8 M, 96.7 G
