@@ -1,6 +1,5 @@
 """movinet: sizes by formula, streams equal whole clips however they are cut, causality, states, choices of a block."""
 
-import itertools
 import math
 
 import jax
@@ -89,8 +88,8 @@ def test_stream_equals_clip_however_it_is_cut(fields):
     weights = variables(model, video)
     step = jax.jit(lambda v, x, s: model.apply(v, x, s, method="stream"), donate_argnums=2)
     whole = jax.jit(lambda v, x: model.apply(v, x, train=False)[0])(weights, video)
-    rng = np.random.RandomState(1)
-    for cuts in ((), tuple(range(1, 7)), tuple(sorted(rng.choice(range(1, 7), 2, replace=False)))):
+    rng = np.random.RandomState(len(fields))
+    for cuts in (tuple(range(1, 7)), tuple(sorted(rng.choice(range(1, 7), 2, replace=False)))):
         state = model.initial_state(2, 13, 18)
         kinds = jax.tree.map(lambda x: (x.shape, x.dtype), state)
         for part in np.split(video, cuts, axis=1):
@@ -151,8 +150,7 @@ def test_running_mean_by_hand():
 
 def test_drop_path_leaves_inputs_of_blocks():
     """At a rate of 1 the last block is its input, in training; in evaluation it is not."""
-    model, video = tiny(drop_path=1.0, kernels=(((1, 5), (3, 3)), ((5, 3),)), strides=(1, 1)), clip(2)
-    model = model.clone(widths=(4, 4))  # the last block adds to its input
+    model, video = tiny(drop_path=1.0).clone(widths=(4, 4), strides=(1, 1)), clip(2)  # the last adds to its input
     weights = variables(model, video)
 
     def last(train):
@@ -164,34 +162,27 @@ def test_drop_path_leaves_inputs_of_blocks():
     assert not last(False)
 
 
-def test_loss_of_the_small_net_falls():
-    """Thirty steps of plain momentum on eight moving squares told apart by their direction."""
-    video = np.zeros((8, 8, 40, 40, 3), np.float32)
-    steps = [s for s in itertools.product((-2, 0, 2), repeat=2) if any(s)]
-    for i, (dy, dx) in enumerate(steps):
-        for t in range(8):
-            y, x = 16 + dy * (t - 4), 16 + dx * (t - 4)
-            video[i, t, y : y + 8, x : x + 8] = 1
-    model = build("small", num_classes=8, dropout=0.0)
+def test_loss_falls():
+    """Ten steps of gradient descent, at a rate of 1, on three clips: every scale that begins at 0 moves."""
+    model, video = tiny(dropout=0.0), clip(3, 12, 12, batch=3)
     state = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(video)
 
     @jax.jit
-    def step(params, speed, stats):
+    def step(params):
         def loss(params):
-            (logits, _), new = model.apply({"params": params, **stats}, video, train=True, mutable=["batch_stats"])
-            return -jnp.diagonal(jax.nn.log_softmax(logits)).mean(), new
+            (logits, _), _ = model.apply(state | {"params": params}, video, train=True, mutable=["batch_stats"])
+            return -jnp.diagonal(jax.nn.log_softmax(logits)).mean()
 
-        (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        speed = jax.tree.map(lambda s, g: 0.9 * s + g, speed, grads)
-        return value, jax.tree.map(lambda p, s: p - 0.05 * s, params, speed), speed, stats
+        value, grads = jax.value_and_grad(loss)(params)
+        return value, jax.tree.map(lambda p, g: p - g, params, grads)
 
-    params, stats = state["params"], {"batch_stats": state["batch_stats"]}
-    speed, losses = jax.tree.map(jnp.zeros_like, params), []
-    for _ in range(30):
-        value, params, speed, stats = step(params, speed, stats)
+    params, losses = state["params"], []
+    for _ in range(10):
+        value, params = step(params)
         losses.append(float(value))
-    assert losses[0] == pytest.approx(math.log(8), rel=0.2)  # classes are as likely
-    assert losses[-1] < 0.3 * losses[0]
+    assert losses[0] == pytest.approx(math.log(3), rel=0.2)  # classes are as likely
+    assert losses[-1] < 0.7 * losses[0]
+    assert all(params[name]["scale"] != 0 for name in params if name.startswith("stage"))
 
 
 @pytest.mark.parametrize(
