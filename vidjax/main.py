@@ -85,10 +85,12 @@ def predict(argv):
     """Print the most probable classes of videos: whole, and per window of time.
 
     vidjax predict my_video.mp4 my_folder --workdir=runs/quickstart --top=3
+    vidjax predict my_video.mp4 --workdir=runs/movinet_a0_stream --stream
 
     Prepares pixels as the checkpoint was trained. A file that cannot be read is named and skipped; exit code 1 then.
+    --stream shows a net that keeps a state (MoViNet's streams) each frame once, and prints what it makes of all so far.
     """
-    values, paths = parse(predict, argv, [workdir_flag, step_flag, top_flag])
+    values, paths = parse(predict, argv, [workdir_flag, step_flag, top_flag, stream_flag])
     if not paths or not values.workdir:
         raise UsageError("give a video file or a folder, and a run: vidjax predict FILE_OR_FOLDER --workdir=DIR.")
     from vidjax import predict as owner
@@ -98,14 +100,20 @@ def predict(argv):
     predictor, failed = owner.Predictor(values.workdir, values.step), 0
     if not predictor.meta["class_names"]:
         raise UsageError(f"{values.workdir} holds a net without classes: fine-tune it with configs/finetune.py.")
+    if values.stream and not hasattr(predictor.model, "initial_state"):
+        raise UsageError(f"the net in {values.workdir} keeps no state between frames; leave --stream out.")
     for path in files:
         try:
-            result = predictor(path)
+            if values.stream:
+                print(path)
+                for seen in predictor.stream(path):
+                    print(owner.so_far(seen, predictor.meta["class_names"], values.top), flush=True)
+            else:
+                result = predictor(path)
+                print(owner.describe(path, result, predictor.meta["class_names"], values.top), flush=True)
         except video.VideoError as error:
             print(f"skipped {error}", file=sys.stderr)
             failed += 1
-            continue
-        print(owner.describe(path, result, predictor.meta["class_names"], values.top), flush=True)
     return 1 if failed else 0
 
 
@@ -282,6 +290,10 @@ def fuse_flags(values):
 
 def top_flag(values):
     flags.DEFINE_integer("top", 5, "how many classes to print; default 5", lower_bound=1, flag_values=values)
+
+
+def stream_flag(values):
+    flags.DEFINE_boolean("stream", False, "frame by frame, with a net that keeps a state", flag_values=values)
 
 
 def convert_flags(values):

@@ -36,6 +36,7 @@ class Predictor:
             multi_label=self.meta.get("multi_label", False),
         )
         self.step = jax.jit(step)
+        self.advance = jax.jit(functools.partial(self.model.apply, method="stream"), donate_argnums=2)
 
     def __call__(self, path):
         """Scores the windows of one video: {start (W,), end (W,) in seconds, scores (W, classes)}.
@@ -59,6 +60,23 @@ class Predictor:
         """
         views = data.read_views(self.section, self.meta["preprocess"], *self.windows(path))
         return self.prepare(views, self.net)
+
+    def stream(self, path, frames=8):
+        """Yields {end (seconds), scores (classes,)} of all that was seen of a video, every so many of its frames.
+
+        The net sees every frame once, at its own stride, and carries a state of fixed size. Raises VideoError if the
+        file cannot be read. The net needs the methods `initial_state` and `stream`.
+        """
+        info, stride = video.probe(path), self.section["clip"]["stride"]
+        record, state = {"id": os.path.basename(path), "path": path, "error": ""} | info, None
+        for first in range(0, info["num_frames"], frames * stride):
+            indices = np.arange(first, min(first + frames * stride, info["num_frames"]), stride)
+            views = data.read_views(self.section, self.meta["preprocess"], record, indices[None])
+            seen = self.prepare({key: x[:1] for key, x in views.items()}, self.net)
+            if state is None:
+                state = self.model.initial_state(1, *seen.shape[2:4])
+            logits, state = self.advance(self.variables, seen, state)
+            yield {"end": (indices[-1] + 1) / (info["fps"] or 25.0), "scores": np.asarray(jax.nn.softmax(logits))[0]}
 
     def windows(self, path):
         """(record of a video file, frame indices of its windows (W, T))."""
@@ -110,14 +128,20 @@ def files(paths):
     return found
 
 
+def best(scores, names, top):
+    """The `top` most probable classes with their shares, in one line."""
+    order = np.argsort(-scores, kind="stable")[:top]
+    return "  ".join(f"{names[i]} {scores[i]:.1%}" for i in order)
+
+
+def so_far(seen, names, top):
+    """The line of `vidjax predict --stream` for what `Predictor.stream` yields."""
+    return f"  up to {seen['end']:7.2f} s    {best(seen['scores'], names, top)}"
+
+
 def describe(path, result, names, top):
     """The lines that `vidjax predict` prints for one file: the whole video, then each window."""
-
-    def best(scores):
-        order = np.argsort(-scores, kind="stable")[:top]
-        return "  ".join(f"{names[i]} {scores[i]:.1%}" for i in order)
-
-    lines = [path, f"  whole video        {best(result['scores'].mean(0))}"]
+    lines = [path, f"  whole video        {best(result['scores'].mean(0), names, top)}"]
     for start, end, scores in zip(result["start"], result["end"], result["scores"], strict=True):
-        lines.append(f"  {start:7.2f} - {end:6.2f} s  {best(scores)}")
+        lines.append(f"  {start:7.2f} - {end:6.2f} s  {best(scores, names, top)}")
     return "\n".join(lines)
