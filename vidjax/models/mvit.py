@@ -69,13 +69,12 @@ SIZES = {
 class Pool(nn.Module):
     """Depthwise convolution and norm of all tokens of each head, with the same weights: (B, N, H, D) -> (B, M, H, D).
 
-    Tokens lie on `grid` (T, H, W); a first one more, that of the class, is normed alone.
+    Tokens lie on `grid` (T, H, W) but the first, that of the class, which is normed alone.
     """
 
     grid: tuple
     kernel: tuple
     stride: tuple
-    cls: bool
     dtype: str = "float32"
 
     @nn.compact
@@ -83,7 +82,7 @@ class Pool(nn.Module):
         b, _, heads, d = x.shape
         kernel = self.param("kernel", nn.initializers.truncated_normal(0.02), (*self.kernel, 1, d))
         kernel = jnp.tile(kernel.astype(self.dtype), heads)
-        head, body = x[:, : int(self.cls)], x[:, int(self.cls) :].reshape(b, *self.grid, heads * d)
+        head, body = x[:, :1], x[:, 1:].reshape(b, *self.grid, heads * d)
         pads = tuple((k // 2, k // 2) for k in self.kernel)
         body = conv3d(body.astype(self.dtype), kernel, self.stride, pads, heads * d)
         x = jnp.concatenate([head, body.reshape(b, -1, heads, d)], 1)
@@ -105,24 +104,23 @@ class Attention(nn.Module):
     kv_stride: tuple
     native: tuple | None
     residual: bool
-    cls: bool
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x):
         b, n, _ = x.shape
-        first, d = int(self.cls), self.features // self.heads
+        d = self.features // self.heads
         qkv = transformer.Dense(3 * self.features, dtype=self.dtype, name="qkv")(x).reshape(b, n, 3, self.heads, d)
         q, k, v = (qkv[:, :, i] for i in range(3))
         q = self.pooling(q, self.q_stride or (1, 1, 1), (1, 1, 1) if not self.q_stride else self.pool, "pool_q")
         k, v = (self.pooling(y, self.kv_stride, self.pool, name) for y, name in ((k, "pool_k"), (v, "pool_v")))
         bias = None
         if self.native:
-            bias = self.positions(q[:, first:], pooled(self.grid, self.q_stride), pooled(self.grid, self.kv_stride))
-            bias = jnp.pad(bias, ((0, 0), (0, 0), (first, 0), (first, 0)))
+            bias = self.positions(q[:, 1:], pooled(self.grid, self.q_stride), pooled(self.grid, self.kv_stride))
+            bias = jnp.pad(bias, ((0, 0), (0, 0), (1, 0), (1, 0)))
         y = transformer.attend(q, k, v, bias)
         if self.residual:
-            y = jnp.concatenate([y[:, :first], y[:, first:] + q[:, first:]], 1)
+            y = jnp.concatenate([y[:, :1], y[:, 1:] + q[:, 1:]], 1)
         y = transformer.Dense(self.features, dtype=self.dtype, name="proj")(y.reshape(b, -1, self.features))
         return y.astype(jnp.float32)
 
@@ -131,7 +129,7 @@ class Attention(nn.Module):
         kernel = kernel or _wider(stride)
         if math.prod(kernel) == math.prod(stride) == 1:
             return x
-        return Pool(self.grid, kernel, stride, self.cls, self.dtype, name=name)(x)
+        return Pool(self.grid, kernel, stride, self.dtype, name=name)(x)
 
     def positions(self, q, to, of):
         """What queries (B, N, H, D) on the grid `to` add for keys on the grid `of`: (B, H, N, M), equation 3 of v2."""
@@ -181,7 +179,6 @@ class Block(nn.Module):
     grid: tuple
     q_stride: tuple | None
     widen: str
-    cls: bool
     attention: tuple
     train: bool = False
     dtype: str = "float32"
@@ -191,7 +188,7 @@ class Block(nn.Module):
         dense, d = functools.partial(transformer.Dense, dtype=self.dtype), x.shape[-1]
         drop = functools.partial(transformer.DropPath, not self.train)
         early = self.features if self.widen == "attention" else d
-        same = {"grid": self.grid, "q_stride": self.q_stride, "cls": self.cls, "dtype": self.dtype}
+        same = {"grid": self.grid, "q_stride": self.q_stride, "dtype": self.dtype}
         y = transformer.LayerNorm(1e-6, self.dtype, name="norm1")(x)
         if early != d:
             x = dense(early, name="proj")(y).astype(jnp.float32)
@@ -210,8 +207,8 @@ class Block(nn.Module):
         b, _, d = x.shape
         kernel = _wider(self.q_stride)
         pads = tuple((k // 2, k // 2) for k in kernel)
-        body = max_pool(x[:, int(self.cls) :].reshape(b, *self.grid, d), kernel, self.q_stride, pads)
-        return jnp.concatenate([x[:, : int(self.cls)], body.reshape(b, -1, d)], 1)
+        body = max_pool(x[:, 1:].reshape(b, *self.grid, d), kernel, self.q_stride, pads)
+        return jnp.concatenate([x[:, :1], body.reshape(b, -1, d)], 1)
 
 
 class Model(nn.Module):
@@ -235,7 +232,6 @@ class Model(nn.Module):
     widen: str = "mlp"
     residual_pooling: bool = False
     pool_all: bool = False
-    cls: bool = True
     average: bool = False
     frames: int = 16
     size: int = 224
@@ -278,8 +274,6 @@ class Model(nn.Module):
 
     def with_class(self, x):
         """A learnt token before all others: (B, N, D) -> (B, 1 + N, D)."""
-        if not self.cls:
-            return x
         init = nn.initializers.truncated_normal(0.02)
         token = self.param("cls", init, (self.width,))
         token = token if self.relative else token + self.param("positions_cls", init, (self.width,))
@@ -287,12 +281,9 @@ class Model(nn.Module):
 
     def classify(self, x, out, train):
         """(logits, out) of the last tokens."""
-        norm, first = transformer.LayerNorm(1e-6, name="norm"), int(self.cls)
+        norm = transformer.LayerNorm(1e-6, name="norm")
         out["tokens"] = norm(x)
-        if self.average:
-            x = norm(x[:, first:].mean(1))
-        else:
-            x = out["tokens"][:, 0] if self.cls else out["tokens"].mean(1)
+        x = norm(x[:, 1:].mean(1)) if self.average else out["tokens"][:, 0]
         x = out["pre_logits"] = nn.Dropout(self.dropout, deterministic=not train, name="drop")(x)
         if self.num_classes:
             x = nn.Dense(self.num_classes, kernel_init=nn.initializers.truncated_normal(0.02), name="head")(x)
@@ -317,7 +308,7 @@ def schedule(model, grid):
             "native": (native[0], rows) if model.relative else None,
             "residual": model.residual_pooling,
         }
-        fields = {"features": width, "grid": grid, "widen": model.widen, "cls": model.cls}
+        fields = {"features": width, "grid": grid, "widen": model.widen}
         fields |= {"q_stride": stride if pooling or model.pool_all else None, "attention": tuple(attention.items())}
         found.append(tuple(fields.items()))
         grid, native = pooled(grid, stride), tuple(n // s for n, s in zip(native, stride, strict=True))
