@@ -108,6 +108,10 @@ def max_pool(x, window, strides, pads=((0, 0),) * 3):
     """
     if isinstance(pads, str):
         pads = jax.lax.padtype_to_pads(x.shape[1:4], window, strides, pads)
+    size = tuple(n + sum(pad) for n, pad in zip(x.shape[1:4], pads, strict=True))
+    out = tuple((n - k) // s + 1 for n, k, s in zip(size, window, strides, strict=True))
+    if min(out) < 1:  # no window fits
+        return jnp.zeros((x.shape[0], *(max(0, n) for n in out), x.shape[4]), x.dtype)
     lowest = jnp.array(-jnp.inf, x.dtype)
     for axis in (3, 2, 1):  # so that frames decide last, and the first of them wins
         k, s, (lo, hi) = window[axis - 1], strides[axis - 1], pads[axis - 1]
