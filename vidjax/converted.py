@@ -30,14 +30,14 @@ def write(source, arch, file, workdir, classes=None):
     return meta
 
 
-def read(source, arch, file, classes=None):
+def read(source, arch, file, classes=None, tensors=None):
     """(variables, meta) of the net that `source` calls `arch` from its weights in `file`; `meta` is a checkpoint's.
 
     `classes` is a file of class names: one on a line, or JSON. Without it they are taken from a JSON file beside
-    `file` of the same name, or from the reference. The preprocessing that the weights expect travels along.
-    ConvertError, in one sentence, for weights or names that do not fit; it says which nets the weights do fit.
+    `file` of the same name, or from the reference. The preprocessing that the weights expect travels along. `tensors`
+    are the file's, where they have been read. ConvertError, in one sentence, for weights or names that do not fit; it says which nets the weights do fit.
     """
-    row, tensors = models.reference(source, arch), weights.load(file)
+    row, tensors = models.reference(source, arch), weights.load(file) if tensors is None else tensors
     try:
         variables = convert.from_reference(source, arch, tensors)
     except convert.ConvertError as error:

@@ -30,14 +30,15 @@ def load(path, reference="", classes=None, step=None):
     if folder.is_dir() and not reference and checkpoint.Checkpoints(folder, write=False).steps():
         predictor = predict.Predictor(str(folder), step)
     else:
-        source, arch = converted.reference_of(reference, "reference") if reference else only(path)
-        predictor = predict.Predictor(loaded=converted.read(source, arch, path, classes))
+        tensors = weights.load(path)
+        source, arch = converted.reference_of(reference, "reference") if reference else only(path, tensors)
+        predictor = predict.Predictor(loaded=converted.read(source, arch, path, classes, tensors))
     return Loaded(predictor.model, predictor.variables, predictor.inputs, predictor.meta["class_names"])
 
 
-def only(path):
-    """The (source, arch) that the weights in `path` fit; ConvertError if there is none or more than one."""
-    found = convert.guess(weights.load(path))
+def only(path, tensors):
+    """The (source, arch) that the tensors of `path` fit; ConvertError if there is none or more than one."""
+    found = convert.guess(tensors)
     if len(found) == 1:
         return found[0]
     if found:

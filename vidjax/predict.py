@@ -27,12 +27,13 @@ class Predictor:
         self.section = data.options(known | {"short_side": preprocess["short_side"], "clip": clip})
         self.model = models.build(cfg.model, num_classes=len(self.meta["class_names"]))
         self.net = inputs.load_net(self.section)
-        self.prepare = jax.jit(inputs.preparer(self.section))
+        prepare = inputs.preparer(self.section)
+        self.prepare = jax.jit(prepare)
         step = functools.partial(
             evaluate.eval_step,
             model=self.model,
             average=cfg.eval.average,
-            prepare=inputs.preparer(self.section),
+            prepare=prepare,
             multi_label=self.meta.get("multi_label", False),
         )
         self.step = jax.jit(step)
