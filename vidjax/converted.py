@@ -35,7 +35,8 @@ def read(source, arch, file, classes=None, tensors=None):
 
     `classes` is a file of class names: one on a line, or JSON. Without it they are taken from a JSON file beside
     `file` of the same name, or from the reference. The preprocessing that the weights expect travels along. `tensors`
-    are the file's, where they have been read. ConvertError, in one sentence, for weights or names that do not fit; it says which nets the weights do fit.
+    are the file's, where they have been read. ConvertError, in one sentence, for weights or names that do not fit; it
+    says which nets the weights do fit.
     """
     row, tensors = models.reference(source, arch), weights.load(file) if tensors is None else tensors
     try:
