@@ -34,6 +34,7 @@ def from_reference(source, arch, state_dict):
     size, frames = row["preprocess"]["size"], row["preprocess"]["frames"]
     channels = tensors[row["stem"]].shape[1] if "stem" in row else 3
     example = row.get("input", (frames, size, size, channels))
+    example = example(tensors) if callable(example) else example
     return convert(row["table"], tensors, models.shapes(model, models.batched(example)))
 
 

@@ -39,6 +39,11 @@ def read(source, arch, file, classes=None, tensors=None):
     says which nets the weights do fit.
     """
     row, tensors = models.reference(source, arch), weights.load(file) if tensors is None else tensors
+    if callable(row.get("input")):
+        raise convert.ConvertError(
+            f"{source} {arch} is a head without a net on frames, so it makes no run of its own;"
+            " vidjax.convert.from_reference gives its variables."
+        )
     try:
         variables = convert.from_reference(source, arch, tensors)
     except convert.ConvertError as error:

@@ -88,7 +88,8 @@ def predict(argv):
     vidjax predict my_video.mp4 --workdir=runs/movinet_a0_stream --stream
 
     Prepares pixels as the checkpoint was trained. A file that cannot be read is named and skipped; exit code 1 then.
-    --stream shows a net that keeps a state (MoViNet's streams) each frame once, and prints what it makes of all so far.
+    --stream shows a net that keeps a state (MoViNet's streams, online TSM, LRCN) each frame once, and prints what it
+    makes of all so far.
     """
     values, paths = parse(predict, argv, [workdir_flag, step_flag, top_flag, stream_flag])
     if not paths or not values.workdir:

@@ -196,3 +196,35 @@ class BatchNorm(nn.Module):
         weight = scale * jax.lax.rsqrt(var + self.epsilon)
         weight, shift = (jnp.broadcast_to(v, (1,) * (x.ndim - 1) + shape) for v in (weight, bias - mean * weight))
         return (x * weight + shift).astype(self.dtype)
+
+
+def shifted(x, parts):
+    """TSM: the first 1 / parts of the channels from the next frame, the second from the last one: (B, T, ...) -> same.
+
+    Beyond the clip are zeros. Lin et al., ICCV 2019, figure 1 b.
+    """
+    n = x.shape[-1] // parts
+    zeros = jnp.zeros_like(x[:, :1, ..., :n])
+    after = jnp.concatenate([x[:, 1:, ..., :n], zeros], axis=1)
+    before = jnp.concatenate([zeros, x[:, :-1, ..., n : 2 * n]], axis=1)
+    return jnp.concatenate([after, before, x[..., 2 * n :]], axis=-1)
+
+
+def shifted_online(x, parts, last=None):
+    """TSM without the future: the first 1 / parts of the channels from the last frame: (B, T, ...) -> (same, last).
+
+    `last` (B, 1, ..., C // parts) are those channels of the frame before the clip, by default zeros; those of the
+    clip's last frame come out. Lin et al., ICCV 2019, figure 1 c and section 4.2.
+    """
+    n = x.shape[-1] // parts
+    last = jnp.zeros_like(x[:, :1, ..., :n]) if last is None else last.astype(x.dtype)
+    seen = jnp.concatenate([last, x[..., :n]], axis=1)
+    return jnp.concatenate([seen[:, :-1], x[..., n:]], axis=-1), seen[:, -1:]
+
+
+def fresh_state(model, shape):
+    """Zeros like the state that `model.forward(video, {}, False)` returns third for a video of `shape`."""
+    video = jax.ShapeDtypeStruct(shape, jnp.float32)
+    run = functools.partial(model.init_with_output, jax.random.key(0), method="forward")
+    (_, _, state), _ = jax.eval_shape(lambda x: run(x, {}, False), video)
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state)

@@ -129,6 +129,33 @@ def test_pyslowfast(golden, tensors, variant):
     assert out["block3"].shape == (2, 1 + 4 * 5 * 5, 32)  # of 18, 9 and 5 rows
 
 
+# The same in mmaction2's class MViT (commit of 2023), which gives MaskFeat's net a head on the token of the class.
+MMACTION2 = {
+    "v2_s": PYSLOWFAST["v2_s"],
+    "maskfeat_s": [
+        [0.64956256, 1.7247216, -0.048545033, -0.52002847, -2.3496602],
+        [-1.8225247, 1.7057379, 0.72188354, -0.26895919, -0.42086968],
+    ],
+}
+
+
+@pytest.mark.parametrize("arch", ["mvit_small", "mvit_small_maskfeat"])
+def test_mmaction2(golden, tensors, arch):
+    row = models.reference("mmaction2", arch)
+    fields = mvit.VARIANTS[row["variant"]] | row.get("fields", {})
+    model, video = mvit.Model(**fields | SMALL, num_classes=5), clips(golden, 8, 72)
+    theirs = {"head.projection": "cls_head.fc_cls", "norm": "backbone.norm3"}
+    theirs |= {"patch_embed.proj": "backbone.patch_embed.projection"}
+
+    def renamed(name):
+        layer, _, part = name.rpartition(".")
+        return f"{theirs[layer]}.{part}" if layer in theirs else f"backbone.{name}"
+
+    made = {renamed(name): tensor for name, tensor in tensors(shapes(model)).items()}  # drawn by PySlowFast's names
+    logits, _ = apply(model, convert.convert(row["table"], made, models.shapes(model, video.shape)), video)
+    near(logits, np.array(MMACTION2[row["variant"]]), "logits")
+
+
 @pytest.mark.parametrize("key", [k for k in mvit.REFERENCES if k[0] == "pyslowfast" and "_l_" not in k[1]])
 def test_all_names_of_pyslowfast_convert(key):
     names = shapes(models.for_reference(*key, 7))

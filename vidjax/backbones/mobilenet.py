@@ -10,7 +10,8 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vidjax.nn import BatchNorm, Conv3D
+from vidjax import rules
+from vidjax.nn import BatchNorm, Conv3D, shifted, shifted_online
 
 STAGES = (  # expansion, channels, blocks, stride of the first
     (1, 16, 1, 1),
@@ -52,7 +53,8 @@ class Block(nn.Module):
     """Inverted residual: 1x1 to `expansion` times the channels, 3x3 on each, linear 1x1 to `features`.
 
     (B, T, H, W, C) -> (B, T, H / s, W / s, features); the input is added where the shape stays, and only there are
-    1 / shift of the channels shifted a frame each way, unless `shift` is 0.
+    1 / shift of the channels shifted a frame each way, unless `shift` is 0. With a dict `state` they come only from the
+    past, and the dict's entry under the block's name is renewed.
     """
 
     features: int
@@ -62,10 +64,14 @@ class Block(nn.Module):
     unit: functools.partial
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, state=None):
         channels = x.shape[-1]
         wide, residual = channels * self.expansion, self.stride == 1 and channels == self.features
-        y = shifted(x, self.shift) if self.shift and residual else x
+        y, shift = x, self.shift if residual else 0
+        if shift and state is None:
+            y = shifted(x, shift)
+        elif shift:
+            y, state[self.name] = shifted_online(x, shift, state.get(self.name))
         if self.expansion > 1:
             y = nn.relu6(self.unit(wide, 1, 1, 1, name="expand")(y))
         y = nn.relu6(self.unit(wide, 3, self.stride, wide, name="depthwise")(y))
@@ -77,19 +83,23 @@ class Backbone(nn.Module):
     """MobileNetV2 on every frame: (B, T, H, W, C) -> activations by layer.
 
     `map` is (B, T, H / 32, W / 32, 1280), `features` (B, T, 1280) its mean in float32. `width` multiplies all channels
-    (the last layer's only above 1), rounded to multiples of 8. `shift` is 8 in TSM, 0 reads every frame alone.
+    (the last layer's only above 1), rounded to multiples of 8. `shift` is 8 in TSM, 0 reads every frame alone; with
+    `online` it shifts only from the past, so that a video may come in pieces: `state` {} before the first, then the
+    activation `state` of the piece before.
     """
 
     width: float = 1.0
     stages: tuple = STAGES
     last: int = 1280
     shift: int = 0
+    online: bool = False
     dtype: str = "float32"
     bn_momentum: float = 0.9
     bn_epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x, *, train):
+    def __call__(self, x, *, train, state=None):
+        kept = dict(state or {}) if self.online else None
         init = nn.initializers.variance_scaling(2, "fan_out", "normal")
         conv = functools.partial(Conv3D, dtype=self.dtype, kernel_init=init)
         norm = functools.partial(BatchNorm, not train, self.bn_momentum, self.bn_epsilon, self.dtype)
@@ -100,28 +110,17 @@ class Backbone(nn.Module):
             for j in range(depth):
                 count += 1
                 features = channels_of(n, self.width)
-                x = Block(features, 1 if j else stride, expansion, self.shift, unit, name=f"block{count}")(x)
+                x = Block(features, 1 if j else stride, expansion, self.shift, unit, name=f"block{count}")(x, kept)
             out[f"stage{i}"] = x
         x = nn.relu6(unit(channels_of(self.last, max(1.0, self.width)), 1, 1, 1, name="last")(x))
-        return out | {"map": x, "features": x.astype(jnp.float32).mean(axis=(2, 3))}
+        out |= {"map": x, "features": x.astype(jnp.float32).mean(axis=(2, 3))}
+        return out if state is None else out | {"state": kept or {}}
 
 
 def channels_of(n, width):
     """n * width rounded to the nearest multiple of 8, up where that loses more than a tenth."""
     rounded = max(8, int(n * width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * n * width else rounded
-
-
-def shifted(x, parts):
-    """The first 1 / parts of the channels from the next frame, the second from the last one: (B, T, ...) -> same.
-
-    Beyond the clip are zeros (figure 1 b of TSM).
-    """
-    n = x.shape[-1] // parts
-    zeros = jnp.zeros_like(x[:, :1, ..., :n])
-    after = jnp.concatenate([x[:, 1:, ..., :n], zeros], axis=1)
-    before = jnp.concatenate([zeros, x[:, :-1, ..., n : 2 * n]], axis=1)
-    return jnp.concatenate([after, before, x[..., 2 * n :]], axis=-1)
 
 
 def table(source="", path="backbone"):
@@ -138,25 +137,33 @@ def table(source="", path="backbone"):
     return _rules(source, path, units)
 
 
-def table_tsm(source="", path="backbone"):
-    """Conversion rules from the names of TSM's own MobileNetV2; a convolution it wraps says `.net`."""
+def table_tsm(source="", path="backbone", online=False):
+    """Conversion rules from the names of TSM's own MobileNetV2, each after the regex `source`.
+
+    A convolution that it wraps says `.net`: the first of every block that adds its input. Its `online` demo wraps none.
+    """
     first, block = r"features\.1\.conv\.", r"features\.(?P<block>[2-9]|1[0-7])\.conv\."
+    wraps, bare = (rf"features\.(?P<block>{which})\.conv\.0" for which in ("3|5|6|8|9|1[02356]", "[247]|1[147]"))
     units = [("stem", r"features\.0\.0", r"features\.0\.1"), ("last", r"features\.18\.0", r"features\.18\.1")]
     units += [("block1/depthwise", f"{first}0", f"{first}1"), ("block1/project", f"{first}3", f"{first}4")]
-    ours = (r"block\g<block>/expand", r"block\g<block>/depthwise", r"block\g<block>/project")
-    theirs = ((r"0(\.net)?", "1"), ("3", "4"), ("6", "7"))
-    units += [(o, rf"{block}{conv}", rf"{block}{norm}") for o, (conv, norm) in zip(ours, theirs, strict=True)]
-    return _rules(source, path, units)
+    units += [(r"block\g<block>/depthwise", f"{block}3", f"{block}4")]
+    units += [(r"block\g<block>/project", f"{block}6", f"{block}7")]
+    convs = [f"{block}0"] if online else [rf"{wraps}\.net", bare]
+    expand = [_conv(source, path, r"block\g<block>/expand", conv) for conv in convs]
+    return expand + _norm(source, path, r"block\g<block>/expand", f"{block}1") + _rules(source, path, units)
 
 
 def _rules(source, path, units):
     """Conversion rules of units (our path, their convolution, their norm)."""
-    rules = [(rf"{source}features\..*\.num_batches_tracked", None, None)]
+    found = [(rf"{source}features\..*\.num_batches_tracked", None, None)]
     for ours, conv, norm in units:
-        rules += [
-            (rf"{source}{conv}\.weight", f"params/{path}/{ours}/conv/kernel", "oihw_to_1hwio"),
-            (rf"{source}{norm}\.weight", f"params/{path}/{ours}/bn/scale", None),
-            (rf"{source}{norm}\.bias", f"params/{path}/{ours}/bn/bias", None),
-            (rf"{source}{norm}\.running_(?P<stat>mean|var)", rf"batch_stats/{path}/{ours}/bn/\g<stat>", None),
-        ]
-    return rules
+        found += [_conv(source, path, ours, conv), *_norm(source, path, ours, norm)]
+    return found
+
+
+def _conv(source, path, ours, conv):
+    return rf"{source}{conv}\.weight", f"params/{path}/{ours}/conv/kernel", "oihw_to_1hwio"
+
+
+def _norm(source, path, ours, norm):
+    return rules.norm(rf"{source}{norm}", f"{path}/{ours}/bn")

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vidjax import rules
-from vidjax.nn import BatchNorm, Conv3D, max_pool
+from vidjax.nn import BatchNorm, Conv3D, max_pool, shifted, shifted_online
 
 VARIANTS = {  # table 1
     "resnet18": {"block": "basic", "depths": (2, 2, 2, 2)},
@@ -42,7 +42,8 @@ class Unit(nn.Module):
 class Block(nn.Module):
     """Residual block: (B, T, H, W, C) -> (B, T, H / s, W / s, features), or 4 * features of a bottleneck.
 
-    `shift` moves 1 / shift of the channels that the residual branch reads a frame each way; 0 moves none.
+    `shift` moves 1 / shift of the channels that the residual branch reads a frame each way; 0 moves none. With a dict
+    `state` it moves them only from the past, and the dict's entry under the block's name is renewed.
     """
 
     features: int
@@ -53,9 +54,11 @@ class Block(nn.Module):
     unit: functools.partial
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, state=None):
         n, s, channels = self.features, self.stride, x.shape[-1]
-        y = shifted(x, self.shift) if self.shift else x
+        y = shifted(x, self.shift) if self.shift and state is None else x
+        if self.shift and state is not None:
+            y, state[self.name] = shifted_online(x, self.shift, state.get(self.name))
         if self.kind == "basic":
             y = self.unit(n, 3, s, name="conv1")(y)
             y = self.unit(n, 3, 1, name="conv2")(nn.relu(y))
@@ -74,7 +77,8 @@ class Backbone(nn.Module):
 
     `map` is (B, T, H / 32, W / 32, D) with D = 512 (basic) or 2048, `features` (B, T, D) its mean in float32.
     `shift` (8 in TSM) shifts the input of every block's residual branch over frames, of every second block where a
-    stage has 23 or more, as TSM's code does; 0 reads every frame alone.
+    stage has 23 or more, as TSM's code does; 0 reads every frame alone. With `online` it shifts only from the past, so
+    that a video may come in pieces: `state` {} before the first, then the activation `state` of the piece before.
     """
 
     block: str
@@ -84,13 +88,15 @@ class Backbone(nn.Module):
     stem_width: int = 64
     stride_first: bool = False
     shift: int = 0
+    online: bool = False
     dtype: str = "float32"
     bn_momentum: float = 0.9
     bn_epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x, *, train):
+    def __call__(self, x, *, train, state=None):
         _check(self)
+        kept = dict(state or {}) if self.online else None
         init = nn.initializers.variance_scaling(2, "fan_out", "normal")
         conv = functools.partial(Conv3D, dtype=self.dtype, kernel_init=init)
         norm = functools.partial(BatchNorm, not train, self.bn_momentum, self.bn_epsilon, self.dtype)
@@ -104,21 +110,10 @@ class Backbone(nn.Module):
                 block = Block(
                     width, 1 if j else stride, self.block, self.stride_first, shift, unit, name=f"layer{i}_{j}"
                 )
-                x = block(x)
+                x = block(x, kept)
             out[f"layer{i}"] = x
-        return out | {"map": x, "features": x.astype(jnp.float32).mean(axis=(2, 3))}
-
-
-def shifted(x, parts):
-    """The first 1 / parts of the channels from the next frame, the second from the last one: (B, T, ...) -> same.
-
-    Beyond the clip are zeros (figure 1 b of TSM).
-    """
-    n = x.shape[-1] // parts
-    zeros = jnp.zeros_like(x[:, :1, ..., :n])
-    after = jnp.concatenate([x[:, 1:, ..., :n], zeros], axis=1)
-    before = jnp.concatenate([zeros, x[:, :-1, ..., n : 2 * n]], axis=1)
-    return jnp.concatenate([after, before, x[..., 2 * n :]], axis=-1)
+        out |= {"map": x, "features": x.astype(jnp.float32).mean(axis=(2, 3))}
+        return out if state is None else out | {"state": kept or {}}
 
 
 def _check(net):
@@ -132,17 +127,22 @@ def _check(net):
         raise ValueError(f"resnet's field shift is 0 (none) or the part of the channels moved (8), not {net.shift}.")
 
 
-def table(source="", path="backbone"):
+def table(source="", path="backbone", wrapped=0):
     """Conversion rules from torchvision's names, each after the regex `source`, to parameters below `path`.
 
-    The classifier `fc` is the family's.
+    With `wrapped` n every n-th block's first convolution says `.net`, as where TSM wraps it. The classifier `fc` is the
+    family's.
     """
-    block = rf"{source}layer(?P<stage>\d)\.(?P<block>\d+)"
-    ours = rf"{path}/layer\g<stage>_\g<block>"
+    stage, ours = rf"{source}layer(?P<stage>\d)", rf"{path}/layer\g<stage>_\g<block>"
+    block, even, odd = (rf"{stage}\.(?P<block>{number})" for number in (r"\d+", r"\d*[02468]", r"\d*[13579]"))
+    convs = [rf"{block}\.(?P<unit>conv\d)"]
+    if wrapped:
+        convs = [rf"{block if wrapped == 1 else even}\.(?P<unit>conv1)\.net", rf"{block}\.(?P<unit>conv[23])"]
+        convs += [] if wrapped == 1 else [rf"{odd}\.(?P<unit>conv1)"]
     return [
         (rf"{source}conv1\.weight", f"params/{path}/stem/conv/kernel", "oihw_to_1hwio"),
         *rules.norm(rf"{source}bn1", f"{path}/stem/bn"),
-        (rf"{block}\.(?P<unit>conv\d)(\.net)?\.weight", rf"params/{ours}/\g<unit>/conv/kernel", "oihw_to_1hwio"),
+        *((rf"{conv}\.weight", rf"params/{ours}/\g<unit>/conv/kernel", "oihw_to_1hwio") for conv in convs),
         *rules.norm(rf"{block}\.bn(?P<number>\d)", rf"{ours}/conv\g<number>/bn"),
         (rf"{block}\.downsample\.0\.weight", f"params/{ours}/downsample/conv/kernel", "oihw_to_1hwio"),
         *rules.norm(rf"{block}\.downsample\.1", f"{ours}/downsample/bn"),

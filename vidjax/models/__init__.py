@@ -55,8 +55,9 @@ def reference(source, arch):
     """Row {model, variant, table, head, preprocess, ...} of the net that `source` calls `arch`.
 
     A row has besides, where they are needed: `fields` of the Model that the variant leaves open, `input` (T, H, W, C)
-    where it is not RGB of the preprocessing's size, `stem`, a tensor whose second axis is the number of channels, and
-    `prepare`, a function of the reference's tensors that gives those which the table names.
+    where it is not RGB of the preprocessing's size, or a function of the tensors that gives it (of a head alone);
+    `stem`, a tensor whose second axis is the number of channels; and `prepare`, a function of the reference's tensors
+    that gives those which the table names.
     Names are compared by their words: "piergiaj_i3d", "rgb" is "piergiaj", "i3d_rgb". What is left out must leave one
     net, that on RGB where there is one on flow too; ValueError names the nearest otherwise.
     """

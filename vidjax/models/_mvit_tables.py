@@ -1,4 +1,4 @@
-"""Multiscale transformers in torchvision, pytorchvideo and PySlowFast: what rows of mvit.REFERENCES have in common."""
+"""Multiscale transformers in torchvision, pytorchvideo, PySlowFast, mmaction2: what rows of mvit.REFERENCES share."""
 
 import math
 
@@ -7,9 +7,9 @@ import numpy as np
 from vidjax import rules
 
 
-def _blocks(names, *, project, wide, norm, pool):
-    """Rules of all blocks; arguments are the source's names inside a block."""
-    block, ours = r"blocks\.(\d+)", r"block\1"
+def _blocks(names, *, project, wide, norm, pool, prefix=""):
+    """Rules of all blocks; arguments are the source's names inside a block, and what stands before all of them."""
+    block, ours = rf"{prefix}blocks\.(\d+)", r"block\1"
     table = [
         *rules.layer_norm(rf"{block}\.norm1", f"{ours}/norm1"),
         *rules.layer_norm(rf"{block}\.norm2", f"{ours}/norm2"),
@@ -71,6 +71,16 @@ _PYSLOWFAST = _facebook("proj", "", "norm", "projection")
 _NAMES = r"patch_model", r"cls_positional_encoding\.", "norm_embed", "proj"
 
 
+_BACKBONE = r"backbone\."
+_MMACTION2 = [  # its net is v2's, with PySlowFast's names inside a block
+    *rules.conv(rf"{_BACKBONE}patch_embed\.projection", "patch", bias=True),
+    (rf"{_BACKBONE}cls_token", "params/cls", _VECTOR),
+    *_blocks(("fc1", "fc2"), project="proj", wide="proj", norm="norm_{}", pool="pool_{}", prefix=_BACKBONE),
+    *rules.layer_norm(rf"{_BACKBONE}norm3", "norm"),  # of the last of four stages
+    *rules.dense(r"cls_head\.fc_cls", "head"),
+]
+
+
 def fuse(tensors):
     """pytorchvideo's separate linear layers of queries, keys and values as one; copies of its pools left out."""
     found = {name: x for name, x in tensors.items() if "._attention_pool_" not in name}
@@ -107,6 +117,7 @@ LARGE = PREPROCESS | IMAGENET | {"frames": 40, "stride": 3, "resize": 312, "size
 _ALL = {"preprocess": PREPROCESS, "classes": "kinetics400"}
 TORCHVISION = _ALL | {"table": _TORCHVISION, "head": "head.1.bias"}
 PYSLOWFAST = _ALL | {"table": _PYSLOWFAST, "head": "head.projection.bias"}
+MMACTION2 = _ALL | {"table": _MMACTION2, "head": "cls_head.fc_cls.bias"}
 PYTORCHVIDEO = _ALL | {"table": _facebook(*_NAMES), "head": "head.proj.bias", "prepare": fuse, "restore": split}
 PYTORCHVIDEO_IMAGE = PYTORCHVIDEO | {
     "table": _facebook(*_NAMES, "oihw_to_1hwio"),

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vidjax import rules
+from vidjax.models import _vmz as _vmz_names
 from vidjax.nn import BatchNorm, Conv3D, max_pool, normalise
 
 PAPER = "Tran et al., ICCV 2019"
@@ -192,7 +193,19 @@ def _mmaction2(core):
     ]
 
 
+def _vmz(core):
+    """Conversion table of VMZ's PyTorch nets, torchvision's names; `core` maps what is in conv2 to ours."""
+    block = r"layer(\d)\.(\d+)"
+    table = rules.unit(r"stem\.0", r"stem\.1", "stem")
+    for layer in ("conv1", "conv3", "downsample"):
+        table += rules.unit(rf"{block}\.{layer}\.0", rf"{block}\.{layer}\.1", rf"layer\1_\2/{layer}")
+    for (conv, norm), path in core.items():
+        table += rules.unit(rf"{block}\.conv2\.{conv}", rf"{block}\.conv2\.{norm}", rf"layer\1_\2/{path}")
+    return [*table, *rules.dense("fc", "head"), *rules.COUNTS]
+
+
 PYTORCHVIDEO = _pytorchvideo()
+VMZ = {"ir": _vmz({("0", "1"): "conv2"}), "ip": _vmz({(r"0\.0", r"0\.1"): "mix", (r"0\.2", "1"): "conv2"})}
 MMACTION2 = {
     "ir": _mmaction2({r"conv2\.0": "conv2"}),
     "ip": _mmaction2({r"conv2\.0": "mix", r"conv2\.1": "conv2"}),
@@ -217,6 +230,19 @@ _PYTORCHVIDEO = {
     "fields": {"mean": 0.45, "std": 0.225, "bn_epsilon": 1e-5},
 }
 REFERENCES = {  # (source, the source's own name of the net); mmaction2's weights come from VMZ's Caffe2 files
+    **{
+        ("vmz", f"{net}_csn_{n}"): {
+            "variant": f"{net}_{n}",
+            "table": VMZ[net],
+            "head": "fc.bias",
+            "preprocess": PREPROCESS,
+            "prepare": functools.partial(_vmz_names.in_pytorch, depths=VARIANTS[f"{net}_{n}"]["depths"]),
+            "restore": dict,
+        }
+        for net in ("ir", "ip")
+        for n in (26, 50, 101, 152)
+        if f"{net}_{n}" in VARIANTS
+    },
     **{("pytorchvideo", f"csn_r{n}"): _PYTORCHVIDEO | {"variant": f"ir_{n}"} for n in (50, 101, 152)},
     **{
         ("mmaction2", f"{net}csn_r{n}"): {

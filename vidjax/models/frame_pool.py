@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from vidjax import backbones
 from vidjax.backbones import alexnet, bn_inception, mobilenet, resnet, shufflenet, vgg
-from vidjax.nn import normalise
+from vidjax.nn import fresh_state, normalise
 
 # ImageNet statistics of torchvision's presets, and what BN-Inception's weights expect: BGR of [0, 255] minus a mean.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -27,6 +27,10 @@ VARIANTS |= {"bn_inception": {"backbone": "bn_inception", "consensus": "logits"}
 VARIANTS |= {  # section 4 of TSM
     f"tsm_{net}": {"backbone": net, "fields": (("shift", 8),), "consensus": "logits"}
     for net in ("resnet18", "resnet50", "resnet101", "mobilenet_v2")
+}
+VARIANTS |= {  # section 4.2: shifted only from the past, so that frames may come one by one
+    f"tsm_{net}_online": {"backbone": net, "fields": (("shift", 8), ("online", True)), "consensus": "logits"}
+    for net in ("resnet18", "resnet50", "mobilenet_v2")
 }
 
 _TSM = "Lin et al., ICCV 2019"
@@ -54,6 +58,9 @@ SIZES = {  # [P] published, [C] computed from the definition; GMAC per view
     "tsm_resnet50": _size(24_327_632, 32.704, _TSM, frames=8, classes=400),  # [P] 24.3 M, 33 G
     "tsm_resnet101": _size(43_319_760, 62.401, _TSM, frames=8, classes=400),  # [C]
     "tsm_mobilenet_v2": _size(2_736_272, 2.400, _TSM, frames=8, classes=400),  # [C]
+    "tsm_resnet18_online": _size(11_381_712, 14.510, _TSM, frames=8, classes=400),  # [C], as the rest
+    "tsm_resnet50_online": _size(24_327_632, 32.704, _TSM, frames=8, classes=400),
+    "tsm_mobilenet_v2_online": _size(2_736_272, 2.400, _TSM, frames=8, classes=400),
 }
 
 
@@ -64,6 +71,8 @@ class Model(nn.Module):
     `consensus`: "features", pooled before the head; "logits", the pooled scores of a head on every frame;
     "prob", the mean of its softmax, whose logarithm is returned. `pool` is "mean" or "max".
     The activations of the net are there by name; `frames` (B, T, D) are its features, `frame_logits` the scores.
+    A net that reads every frame alone, or shifts `online`, takes a video in pieces too: `stream` gives the logits of
+    all frames so far.
     """
 
     backbone: str
@@ -77,22 +86,53 @@ class Model(nn.Module):
     mean: float | tuple = MEAN
     std: float | tuple = STD
 
-    @nn.compact
     def __call__(self, video, *, train):
+        logits, out, _ = self.forward(video, None, train)
+        return logits, out
+
+    def stream(self, video, state):
+        """Logits of all frames since `state` was new: video (B, t, H, W, C) of any t -> (B, num_classes), state."""
+        logits, _, state = self.forward(video, state, False)
+        return logits, state
+
+    def initial_state(self, batch, height, width, channels=3):
+        """The state before the first frame: {"backbone", "pooled", "frames"}; ValueError if the net sees ahead."""
+        fields = dict(self.fields)
+        if fields.get("shift") and not fields.get("online"):
+            raise ValueError("This TSM sees the next frame; choose a variant that does not: tsm_resnet50_online.")
+        state = fresh_state(self, (batch, 1, height, width, channels))
+        return state if self.pool == "mean" else state | {"pooled": jnp.full_like(state["pooled"], -jnp.inf)}
+
+    @nn.compact
+    def forward(self, video, state, train):
+        """Logits, activations and state of a clip: the first where `state` is {}, a whole one where it is None."""
         _check(self)
         video, mask = _inputs(video, self)
         x = normalise(video, self.mean, self.std, self.order).astype(self.dtype)
-        out = backbones.build(self.backbone, dtype=self.dtype, name="backbone", **dict(self.fields))(x, train=train)
+        net = backbones.build(self.backbone, dtype=self.dtype, name="backbone", **dict(self.fields))
+        if dict(self.fields).get("online"):
+            out = net(x, train=train, state=None if state is None else state.get("backbone", {}))
+        else:
+            out = net(x, train=train)
         x = out["frames"] = out.pop("features")
+        new = {"backbone": out.pop("state", {})}
+
+        def over_time(x, pool):
+            if state is None:
+                return pooled(x, mask, pool)
+            x, kept = so_far(x, pool, state)
+            new.update(kept)
+            return x
+
         dropout = nn.Dropout(self.dropout, deterministic=not train, name="dropout")
         if self.consensus == "features" or not self.num_classes:
-            x = out["pre_logits"] = dropout(pooled(x, mask, self.pool))
-            return (self.head()(x) if self.num_classes else x), out
+            x = out["pre_logits"] = dropout(over_time(x, self.pool))
+            return (self.head()(x) if self.num_classes else x), out, new
         out["pre_logits"] = pooled(x, mask, self.pool)
         x = out["frame_logits"] = self.head()(dropout(x))
         if self.consensus == "logits":
-            return pooled(x, mask, self.pool), out
-        return jnp.log(pooled(nn.softmax(x), mask, "mean")), out
+            return over_time(x, self.pool), out, new
+        return jnp.log(over_time(nn.softmax(x), "mean")), out, new
 
     def head(self):
         """The classifier."""
@@ -107,6 +147,16 @@ def pooled(x, mask, pool):
     if pool == "max":
         return jnp.where(real.any(axis=1), jnp.where(real, x, -jnp.inf).max(axis=1), 0)
     return jnp.where(real, x, 0).sum(axis=1) / jnp.maximum(real.sum(axis=1), 1)
+
+
+def so_far(x, pool, state):
+    """Mean or maximum over all frames since `state` was {}: (B, t, D) -> (B, D), {"pooled": (B, D), "frames": ()}."""
+    frames = state.get("frames", 0) + jnp.int32(x.shape[1])
+    if pool == "max":
+        x = jnp.maximum(x.max(axis=1), state.get("pooled", -jnp.inf))
+        return x, {"pooled": x, "frames": frames}
+    total = x.sum(axis=1) + state.get("pooled", 0)
+    return total / frames, {"pooled": total, "frames": frames}
 
 
 def _inputs(video, model):
@@ -187,11 +237,13 @@ REFERENCES |= {
     for net, (ours, rules, std) in _TSN_NETS.items()
 }
 REFERENCES |= {
-    ("tsm", net): _row("tsm_resnet50", resnet.table(_BASE), "new_fc", 8, backbone=net) for net in _RESNETS[:4]
+    ("tsm", net): _row("tsm_resnet50", resnet.table(_BASE, wrapped=1 + (net == "resnet101")), "new_fc", 8, backbone=net)
+    for net in _RESNETS[:4]
 }
 REFERENCES |= {
     ("torchvision", "alexnet"): _row("alexnet", alexnet.table(), "classifier.6", 1),
     ("torchvision", "mobilenet_v2"): _row("mobilenet_v2", mobilenet.table(), "classifier.1", 1),
     ("tsm", "mobilenetv2"): _row("tsm_mobilenet_v2", mobilenet.table_tsm(_BASE), "new_fc", 8),
+    ("tsm", "mobilenetv2_online"): _row("tsm_mobilenet_v2_online", mobilenet.table_tsm(online=True), "classifier", 8),
     ("yjxiong", "bninception"): _row("bn_inception", bn_inception.table(), "fc", 1) | {"prepare": flat_norms},
 }

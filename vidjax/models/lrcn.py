@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vidjax import backbones, recurrent
-from vidjax.nn import Conv3D, max_pool, normalise
+from vidjax.nn import Conv3D, fresh_state, max_pool, normalise
 
 PAPER = "Donahue et al., CVPR 2015"
 # 0 to 255, BGR; the third mean is the released code's (the prototxt of the single-frame net says 123.68)
@@ -104,7 +104,7 @@ class Model(nn.Module):
     of it: a backbone's "features", its map "flatten"ed, or the map's "mean"; a "convlstm" sees the map itself, and
     its state is averaged over places. `head` "last" classifies the last state, "steps" every state: `logits` then are
     the logarithm of the mean softmax, and `aux_logits/steps` (B, T, num_classes) learn with `loss.weights`
-    {"main": 0, "steps": 1}.
+    {"main": 0, "steps": 1}. A video may come in pieces: `stream` gives the logits of all frames so far.
     """
 
     hidden: int
@@ -126,8 +126,28 @@ class Model(nn.Module):
     std: float | tuple = 1.0
     order: str = "RGB"
 
-    @nn.compact
     def __call__(self, video, *, train):
+        logits, out, _ = self.forward(video, None, train)
+        return logits, out
+
+    def stream(self, video, state):
+        """Logits of all frames since `state` was new: video (B, t, H, W, C) of any t -> (B, num_classes), state."""
+        logits, _, state = self.forward(video, state, False)
+        return logits, state
+
+    def initial_state(self, batch, height, width, channels=3):
+        """The state before the first frame, zeros; ValueError for a net that reads both ways."""
+        if self.both:
+            raise ValueError("This lrcn reads both ways and needs the whole video; choose one with both=False.")
+        return fresh_state(self, (batch, 1, height, width, channels))
+
+    @nn.compact
+    def forward(self, video, state, train):
+        """Logits, activations and state of a clip: the first where `state` is {}, a whole one where it is None.
+
+        A state has "recurrent", the layers' own, and where every step is classified "total", the sums of what is
+        averaged, and "frames", their number.
+        """
         _check(self)
         video, mask = masked(video)
         x = normalise(video, self.mean, self.std, self.order).astype(self.dtype)
@@ -139,18 +159,25 @@ class Model(nn.Module):
         x = out["frames"] = seen(out, "map" if self.recurrent == "convlstm" else self.frame)
         kind, fields = self.recurrent, {"options": self.options, "dtype": self.dtype}
         stack = recurrent.Stack(kind, self.hidden, self.layers, self.both, **fields, name="recurrent")
-        hidden, states = stack(x, mask)
+        hidden, states = stack(x, mask, (state or {}).get("recurrent"))
         if self.recurrent == "convlstm":
             out["state"] = hidden
             hidden = hidden.mean((2, 3))
         out["hidden"] = hidden
         drop = nn.Dropout(self.dropout, deterministic=not train, name="dropout")
         head = nn.Dense(self.num_classes, name="head") if self.num_classes else lambda x: x
+        new = {"recurrent": states}
+        if self.head == "steps" and state is None:
+            return *per_step(drop(hidden), mask, head, out), new
         if self.head == "steps":
-            return per_step(drop(hidden), mask, head, out)
+            x = head(hidden)
+            frames = state.get("frames", 0) + jnp.int32(x.shape[1])
+            total = state.get("total", 0) + (nn.softmax(x) if self.num_classes else x).sum(1)
+            mean = total / frames
+            return (jnp.log(mean) if self.num_classes else mean), out, new | {"total": total, "frames": frames}
         x = recurrent.final(states)
         x = out["pre_logits"] = drop(x.mean((1, 2)) if self.recurrent == "convlstm" else x)
-        return head(x), out
+        return head(x), out, new
 
 
 def masked(video):

@@ -5,7 +5,7 @@ Transformers for Classification and Detection (Li et al., CVPR 2022); Masked Fea
 Visual Pre-Training (Wei et al., CVPR 2022), whose fine-tuned nets differ a little from v2.
 Input: RGB in [0, 1], (B, 16, 224, 224, 3), every fourth frame of a video; positions are interpolated for other sizes.
 Output: logits (B, num_classes).
-References: torchvision mvit_v1_b and mvit_v2_s; pytorchvideo's hub; PySlowFast's model zoo.
+References: torchvision mvit_v1_b and mvit_v2_s; pytorchvideo's hub; PySlowFast's and mmaction2's model zoos.
 """
 
 import functools
@@ -329,7 +329,8 @@ def _check(model, shape):
         raise ValueError(f"A clip of {sides} does not divide into steps of {parts}.")
 
 
-PREPROCESS, _TV, _PV, _SF = tables.PREPROCESS, tables.TORCHVISION, tables.PYTORCHVIDEO, tables.PYSLOWFAST
+PREPROCESS, _TV, _PV = tables.PREPROCESS, tables.TORCHVISION, tables.PYTORCHVIDEO
+_SF, _MM = tables.PYSLOWFAST, tables.MMACTION2
 REFERENCES = {  # (source, the source's own name of the net)
     ("torchvision", "mvit_v1_b"): _TV | {"variant": "v1_b"},
     ("torchvision", "mvit_v2_s"): _TV | {"variant": "v2_s"},
@@ -345,4 +346,9 @@ REFERENCES = {  # (source, the source's own name of the net)
     ("pyslowfast", "mvitv2_l_40x3"): _SF | {"variant": "v2_l", "fields": tables.IMAGENET, "preprocess": tables.LARGE},
     ("pyslowfast", "maskfeat_mvitv2_s_16x4"): _SF | {"variant": "maskfeat_s"},
     ("pyslowfast", "maskfeat_mvitv2_l_16x4"): _SF | {"variant": "maskfeat_l"},
+    ("mmaction2", "mvit_small"): _MM | {"variant": "v2_s"},
+    ("mmaction2", "mvit_base"): _MM | {"variant": "v2_b", "preprocess": tables.LONG},
+    ("mmaction2", "mvit_large"): _MM
+    | {"variant": "v2_l", "preprocess": tables.LONG | {"frames": 40, "resize": 312, "size": 312}},
+    ("mmaction2", "mvit_small_maskfeat"): _MM | {"variant": "maskfeat_s", "fields": {"average": False}},
 }

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vidjax import rules
+from vidjax.models import _vmz as _vmz_names
 from vidjax.nn import BatchNorm, Conv3D, normalise
 
 PAPER = "Tran et al., CVPR 2018"
@@ -297,19 +298,27 @@ PREPROCESS = {
 }
 PREPROCESS_JFZHANG = PREPROCESS | {"order": "BGR", "mean": _JFZHANG["mean"], "std": _JFZHANG["std"]}
 _ROW = {"head": "fc.bias", "preprocess": PREPROCESS, "classes": "kinetics400"}
-_VMZ = {"table": TORCH_2PLUS1D, "head": "fc.bias", "preprocess": PREPROCESS | {"frames": 32}}
+
+
+def _vmz(variant):
+    """VMZ's weights, from PyTorch or Caffe2 (IG65M, Sports-1M, Kinetics)."""
+    prepare = functools.partial(_vmz_names.in_pytorch, depths=VARIANTS[variant]["depths"])
+    row = {"variant": variant, "table": TORCH_2PLUS1D, "head": "fc.bias", "preprocess": PREPROCESS | {"frames": 32}}
+    return row | {"prepare": prepare, "restore": dict}
+
+
 _JFZHANG_ROW = {
     "table": JFZHANG,
     "head": "linear.bias",
     "preprocess": PREPROCESS_JFZHANG,
     "prepare": _like_torchvision,
 }
-REFERENCES = {  # (source, the source's own name of the net); vmz: its PyTorch weights (IG65M, Sports-1M, Kinetics)
+REFERENCES = {  # (source, the source's own name of the net)
     ("torchvision", "r3d_18"): _ROW | {"variant": "r3d_18", "table": TORCH},
     ("torchvision", "mc3_18"): _ROW | {"variant": "mc3_18", "table": TORCH},
     ("torchvision", "r2plus1d_18"): _ROW | {"variant": "r2plus1d_18", "table": TORCH_2PLUS1D},
-    ("vmz", "r2plus1d_34"): _VMZ | {"variant": "r2plus1d_34_paper"},
-    ("vmz", "r2plus1d_152"): _VMZ | {"variant": "r2plus1d_152_paper"},
+    ("vmz", "r2plus1d_34"): _vmz("r2plus1d_34_paper"),
+    ("vmz", "r2plus1d_152"): _vmz("r2plus1d_152_paper"),
     ("jfzhang", "r3d"): _JFZHANG_ROW | {"variant": "r3d_18_jfzhang"},
     ("jfzhang", "r2plus1d"): _JFZHANG_ROW | {"variant": "r2plus1d_18_jfzhang"},
 }
