@@ -39,7 +39,7 @@ def get_config(arg=""):
         cfg.data.flow = FLOW | {"stack": 1}
         cfg.data.augment.color = 0.0
         cfg.model.update({"mean": 0.0, "std": 0.5})
-    if names[0] == "lrcn":
+    if names[0] in ("lrcn", "tcn"):
         cfg.loss.weights = {"main": 0.0, "steps": 1.0}  # every step learns the class
     if suite != "motion":
         cfg.data.motion.suite = suite

@@ -112,8 +112,8 @@ def table(source="", path="backbone"):
 
     The classifier `fc` is the family's.
     """
-    stem = r"(?P<unit>conv\d_\dx\d(_reduce|_s2)?)"
-    block = r"(?P<block>inception_\d\w)_(?P<unit>(double_)?\dx\d(_reduce|_\d)?|pool_proj)"
+    stem = r"(?P<unit>conv\d_\dx\d(?:_reduce|_s2)?)"
+    block = r"(?P<block>inception_\d\w)_(?P<unit>(?:double_)?\dx\d(?:_reduce|_\d)?|pool_proj)"
     rules = [(rf"{source}\w+_bn\.num_batches_tracked", None, None)]
     for theirs, ours in ((stem, rf"{path}/\g<unit>"), (block, rf"{path}/\g<block>/\g<unit>")):
         rules += [

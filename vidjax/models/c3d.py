@@ -164,8 +164,8 @@ def torch_table(channels=512):
     return [  # (reference name, our path or None to drop it, transform)
         (r"conv([12])\.weight", r"params/conv\1a/kernel", "oithw_to_thwio"),
         (r"conv([12])\.bias", r"params/conv\1a/bias", None),
-        (r"conv(\d[ab])\.weight", r"params/conv\1/kernel", "oithw_to_thwio"),
-        (r"conv(\d[ab])\.bias", r"params/conv\1/bias", None),
+        (r"conv([3-5][ab])\.weight", r"params/conv\1/kernel", "oithw_to_thwio"),
+        (r"conv([3-5][ab])\.bias", r"params/conv\1/bias", None),
         (r"fc6\.weight", "params/fc6/kernel", flattened(channels)),
         (r"fc7\.weight", "params/fc7/kernel", "oi_to_io"),
         (r"fc([67])\.bias", r"params/fc\1/bias", None),
@@ -207,6 +207,12 @@ def caffe2_table(channels=512):
 def without_class_count(tensors):
     """VMZ's blobs with `last_out_L400_w` as `last_out_w`."""
     return {re.sub(r"last_out_L\d+_", "last_out_", name): tensor for name, tensor in tensors.items()}
+
+
+def with_class_count(tensors):
+    """The inverse of `without_class_count`."""
+    count = len(tensors["last_out_b"])
+    return {re.sub(r"last_out_", f"last_out_L{count}_", name): tensor for name, tensor in tensors.items()}
 
 
 # What the weights of a source expect, mean and std in units of the range; the model's own first line applies them.
@@ -257,6 +263,7 @@ REFERENCES = {  # (source, the source's own name of the net)
         "table": caffe2_table(),
         "head": "last_out_b",
         "prepare": without_class_count,
+        "restore": with_class_count,
         "preprocess": PREPROCESS | {"range": (0.0, 1.0)} | KINETICS,
     },
 }

@@ -245,5 +245,6 @@ REFERENCES |= {
     ("torchvision", "mobilenet_v2"): _row("mobilenet_v2", mobilenet.table(), "classifier.1", 1),
     ("tsm", "mobilenetv2"): _row("tsm_mobilenet_v2", mobilenet.table_tsm(_BASE), "new_fc", 8),
     ("tsm", "mobilenetv2_online"): _row("tsm_mobilenet_v2_online", mobilenet.table_tsm(online=True), "classifier", 8),
-    ("yjxiong", "bninception"): _row("bn_inception", bn_inception.table(), "fc", 1) | {"prepare": flat_norms},
+    ("yjxiong", "bninception"): _row("bn_inception", bn_inception.table(), "fc", 1)
+    | {"prepare": flat_norms, "restore": dict},
 }

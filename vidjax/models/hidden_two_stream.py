@@ -130,7 +130,7 @@ CAFFE = [  # (layer/blob, our path or None to drop it, transform)
     *_rules(r"conv_pr(\d)", r"motionnet/predict\1", "oihw_to_1hwio"),
     *_rules(r"smooth_conv(\d)", r"motionnet/smooth\1", "oihw_to_1hwio"),
     *_rules(r"deconv(\d)", r"motionnet/deconv\1", DECONV, ""),
-    *_rules(r"upsample_flow\dto(\d)", r"motionnet/up\1", DECONV, ""),
+    *(rule for n in range(2, 6) for rule in _rules(f"upsample_flow{n + 1}to{n}", f"motionnet/up{n}", DECONV, "")),
     *_rules(r"(conv\d_\d)_vgg16", r"temporal/\1", "oihw_to_1hwio", ""),
     *_rules("fc6_vgg16", "temporal/fc6", FC6, ""),
     *_rules("fc7_vgg16", "temporal/fc7", "oi_to_io", ""),

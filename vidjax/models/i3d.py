@@ -235,12 +235,13 @@ def _torch(stream, names, conv, norm, head):
 
 
 _HEAD = (5, lambda x: x[:, :, 0, 0, 0].T, lambda x: x.T[:, :, None, None, None])
+_STEM = ("1a_7x7", "2b_1x1", "2c_3x3")
 _PIERGIAJ = [
-    (r"Conv3d_(?P<unit>\d\w)_\dx\d", r"conv_\g<unit>"),
+    *((f"Conv3d_{name}", f"conv_{name[:2]}") for name in _STEM),
     (r"Mixed_(?P<block>\d\w)\.(?P<unit>b\w+)", r"mixed_\g<block>/\g<unit>"),
 ]
 _HASSONY2 = [
-    (r"conv3d_(?P<unit>1a|2b|2c)_\dx\d", r"conv_\g<unit>"),
+    *((f"conv3d_{name}", f"conv_{name[:2]}") for name in _STEM),
     (r"mixed_(?P<block>\d\w)\.branch_0", r"mixed_\g<block>/b0"),
     (r"mixed_(?P<block>\d\w)\.branch_(?P<branch>[12])\.0", r"mixed_\g<block>/b\g<branch>a"),
     (r"mixed_(?P<block>\d\w)\.branch_(?P<branch>[123])\.1", r"mixed_\g<block>/b\g<branch>b"),

@@ -203,9 +203,13 @@ def _torch():
     table = [(r"conv1_custom\.weight", "params/stem/conv/kernel", "oithw_to_thwio"), *rules.norm("bn1", "stem/bn")]
     units = {"conv1": "reduce", "conv2": "core/spatial", "conv3": "core/temporal", "conv4": "expand"}
     units |= {"conv_normal": "core/spatial", r"downsample\.0": "downsample"}
+    stages = {"([123])": "oithw_to_thwio", "(4)": "oihw_to_1hwio"}
+    only = {"conv2": "([123])", "conv3": "([123])", "conv_normal": "(4)"}
     for source, path in units.items():
         norm = source.replace("conv", "bn") if "conv" in source else r"downsample\.1"
-        for stage, transform in (("([123])", "oithw_to_thwio"), ("(4)", "oihw_to_1hwio")):
+        for stage, transform in stages.items():
+            if only.get(source, stage) != stage:
+                continue
             layer, ours = rf"layer{stage}\.(\d+)", rf"layer\1_\2/{path}"
             table += [(rf"{layer}\.{source}\.weight", f"params/{ours}/conv/kernel", transform)]
             table += rules.norm(rf"{layer}\.{norm}", f"{ours}/bn")

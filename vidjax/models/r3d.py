@@ -269,22 +269,38 @@ def _like_torchvision(tensors):
     return {pattern.sub(renamed, name): tensor for name, tensor in tensors.items()}
 
 
-_UNIT = r"layer(\d)\.(\d+)\.(conv\d|downsample)(?:conv)?"
-JFZHANG = [  # after _like_torchvision
-    (rf"{_UNIT}\.temporal_spatial_conv\.weight", r"params/layer\1_\2/\3/conv/kernel", "oithw_to_thwio"),
-    (rf"{_UNIT}\.(spatial|temporal)_conv\.weight", r"params/layer\1_\2/\3/\4/kernel", "oithw_to_thwio"),
-    *rules.norm(rf"{_UNIT}\.bn1", r"layer\1_\2/\3/mid_bn"),
-    *rules.norm(rf"{_UNIT}\.bn2?", r"layer\1_\2/\3/bn"),
-    *rules.norm(r"layer(\d)\.(\d+)\.bn(\d)", r"layer\1_\2/conv\3/second_bn"),
-    *rules.norm(r"layer(\d)\.(\d+)\.downsamplebn", r"layer\1_\2/downsample/second_bn"),
-    (r"res3d\.conv1\.temporal_spatial_conv\.weight", "params/stem/conv/kernel", "oithw_to_thwio"),
-    (r"res2plus1d\.conv1\.(spatial|temporal)_conv\.weight", r"params/stem/\1/kernel", "oithw_to_thwio"),
-    *rules.norm(r"res2plus1d\.conv1\.bn1", "stem/mid_bn"),
-    *rules.norm(r"res(?:3d|2plus1d)\.conv1\.bn2?", "stem/bn"),
-    (r"linear\.weight", "params/head/kernel", "oi_to_io"),
-    (r"linear\.bias", "params/head/bias", None),
-    *rules.COUNTS,
-]
+def _like_jfzhang(tensors):
+    """The inverse of `_like_torchvision`."""
+    net = "res2plus1d" if "res2plus1d.conv1.spatial_conv.weight" in tensors else "res3d"
+
+    def renamed(match):
+        stage, block = int(match[1]) + 1, int(match[2])
+        return f"{net}.conv{stage}.{f'blocks.{block - 1}' if block else 'block1'}"
+
+    return {re.sub(r"layer(\d)\.(\d+)", renamed, name): tensor for name, tensor in tensors.items()}
+
+
+def _jfzhang(net):
+    """Conversion table of one of its nets, after _like_torchvision."""
+    block, plus = r"layer(\d)\.(\d+)", net == "res2plus1d"
+    units = {rf"{net}\.conv1": "stem", rf"{block}\.conv(\d)": r"layer\1_\2/conv\3"}
+    units |= {rf"{block}\.downsampleconv": r"layer\1_\2/downsample"}
+    table = []
+    for source, path in units.items():
+        parts = {"spatial_conv": "spatial", "temporal_conv": "temporal"} if plus else {"temporal_spatial_conv": "conv"}
+        table += [
+            rule for theirs, ours in parts.items() for rule in rules.conv(rf"{source}\.{theirs}", f"{path}/{ours}")
+        ]
+        table += rules.norm(rf"{source}\.bn1", f"{path}/mid_bn") if plus else []
+        table += rules.norm(rf"{source}\.bn{2 if plus else ''}", f"{path}/bn")
+    return [
+        *table,
+        *rules.norm(rf"{block}\.bn(\d)", r"layer\1_\2/conv\3/second_bn"),
+        *rules.norm(rf"{block}\.downsamplebn", r"layer\1_\2/downsample/second_bn"),
+        *rules.dense("linear", "head"),
+        *rules.COUNTS,
+    ]
+
 
 # What the weights of a source expect: the model's own first line applies mean and std.
 PREPROCESS = {
@@ -308,10 +324,10 @@ def _vmz(variant):
 
 
 _JFZHANG_ROW = {
-    "table": JFZHANG,
     "head": "linear.bias",
     "preprocess": PREPROCESS_JFZHANG,
     "prepare": _like_torchvision,
+    "restore": _like_jfzhang,
 }
 REFERENCES = {  # (source, the source's own name of the net)
     ("torchvision", "r3d_18"): _ROW | {"variant": "r3d_18", "table": TORCH},
@@ -319,6 +335,6 @@ REFERENCES = {  # (source, the source's own name of the net)
     ("torchvision", "r2plus1d_18"): _ROW | {"variant": "r2plus1d_18", "table": TORCH_2PLUS1D},
     ("vmz", "r2plus1d_34"): _vmz("r2plus1d_34_paper"),
     ("vmz", "r2plus1d_152"): _vmz("r2plus1d_152_paper"),
-    ("jfzhang", "r3d"): _JFZHANG_ROW | {"variant": "r3d_18_jfzhang"},
-    ("jfzhang", "r2plus1d"): _JFZHANG_ROW | {"variant": "r2plus1d_18_jfzhang"},
+    ("jfzhang", "r3d"): _JFZHANG_ROW | {"variant": "r3d_18_jfzhang", "table": _jfzhang("res3d")},
+    ("jfzhang", "r2plus1d"): _JFZHANG_ROW | {"variant": "r2plus1d_18_jfzhang", "table": _jfzhang("res2plus1d")},
 }

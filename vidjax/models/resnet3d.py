@@ -208,23 +208,25 @@ def _check(model):
 
 
 _LAYER = r"layer(\d)\.(\d+)"
-HARA = [  # (reference name, our path or None to drop it, transform)
+_BODY = [  # (reference name, our path or None to drop it, transform)
     (r"conv1\.weight", "params/stem/conv/kernel", "oithw_to_thwio"),
     (r"conv1_s\.weight", "params/stem/spatial/kernel", "oithw_to_thwio"),
     (r"conv1_t\.weight", "params/stem/temporal/kernel", "oithw_to_thwio"),
     *rules.norm(r"bn1_s", "stem/mid_bn"),
-    *rules.norm(r"bn1(?:_t)?", "stem/bn"),
     (rf"{_LAYER}\.(conv\d)\.weight", r"params/layer\1_\2/\3/conv/kernel", "oithw_to_thwio"),
     (rf"{_LAYER}\.(conv\d)_s\.weight", r"params/layer\1_\2/\3/spatial/kernel", "oithw_to_thwio"),
     (rf"{_LAYER}\.(conv\d)_t\.weight", r"params/layer\1_\2/\3/temporal/kernel", "oithw_to_thwio"),
     (rf"{_LAYER}\.downsample\.0\.weight", r"params/layer\1_\2/downsample/conv/kernel", "oithw_to_thwio"),
     *rules.norm(rf"{_LAYER}\.bn(\d)_s", r"layer\1_\2/conv\3/mid_bn"),
-    *rules.norm(rf"{_LAYER}\.bn(\d)(?:_t)?", r"layer\1_\2/conv\3/bn"),
     *rules.norm(rf"{_LAYER}\.downsample\.1", r"layer\1_\2/downsample/bn"),
     (r"fc\.weight", "params/head/kernel", "oi_to_io"),
     (r"fc\.bias", "params/head/bias", None),
     *rules.COUNTS,
 ]
+HARA = {  # by the field kind: the second norm of (2+1)D says `_t`
+    kind: [*_BODY, *rules.norm(f"bn1{t}", "stem/bn"), *rules.norm(rf"{_LAYER}\.bn(\d){t}", r"layer\1_\2/conv\3/bn")]
+    for kind, t in (("3d", ""), ("2plus1d", "_t"))
+}
 
 # What the weights of a source expect: the model's own first line applies mean and std.
 PREPROCESS = {
@@ -237,10 +239,11 @@ PREPROCESS = {
     "resize": 112,
     "size": 112,
 }
-_ROW = {"table": HARA, "head": "fc.bias", "preprocess": PREPROCESS}
+_ROW = {"table": HARA["3d"], "head": "fc.bias", "preprocess": PREPROCESS}
 _FORMS = {"resnet{}": {}, "resnet{}_shortcutA": {"shortcut": "A"}, "r2p1d{}": {"kind": "2plus1d"}}
 REFERENCES = {  # (source, the source's own name of the net)
-    ("hara", form.format(n)): _ROW | {"variant": f"resnet{n}", "fields": fields}
+    ("hara", form.format(n)): _ROW
+    | {"variant": f"resnet{n}", "fields": fields, "table": HARA[fields.get("kind", "3d")]}
     for form, fields in _FORMS.items()
     for n in _NETS
 }
