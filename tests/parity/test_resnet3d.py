@@ -149,7 +149,7 @@ def tiny(name):
     family, variant, fields = TINY[name]
     shared = {"mean": 0.45, "std": 0.225, "num_classes": 5}
     model = models.build({"name": family, "variant": variant, **fields, **shared})
-    table = resnet3d.HARA[model.kind] if family == "resnet3d" else densenet3d.HARA
+    table = resnet3d.hara(model.kind, model.bottleneck) if family == "resnet3d" else densenet3d.HARA
     return model, ORACLE[family], table, np.random.RandomState(0).rand(4, 8, 32, 32, 3).astype(np.float32)
 
 

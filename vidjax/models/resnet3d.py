@@ -223,10 +223,14 @@ _BODY = [  # (reference name, our path or None to drop it, transform)
     (r"fc\.bias", "params/head/bias", None),
     *rules.COUNTS,
 ]
-HARA = {  # by the field kind: the second norm of (2+1)D says `_t`
-    kind: [*_BODY, *rules.norm(f"bn1{t}", "stem/bn"), *rules.norm(rf"{_LAYER}\.bn(\d){t}", r"layer\1_\2/conv\3/bn")]
-    for kind, t in (("3d", ""), ("2plus1d", "_t"))
-}
+
+
+def hara(kind="3d", bottleneck=False):
+    """Conversion table of a net of those fields: the second norm of (2+1)D says `_t`, those of 1x1x1 nothing."""
+    norms = {"": "[13]", "_t": "2"} if bottleneck and kind == "2plus1d" else {"_t" if kind == "2plus1d" else "": r"\d"}
+    blocks = [rule for t, n in norms.items() for rule in rules.norm(rf"{_LAYER}\.bn({n}){t}", r"layer\1_\2/conv\3/bn")]
+    return [*_BODY, *rules.norm("bn1_t" if kind == "2plus1d" else "bn1", "stem/bn"), *blocks]
+
 
 # What the weights of a source expect: the model's own first line applies mean and std.
 PREPROCESS = {
@@ -239,12 +243,12 @@ PREPROCESS = {
     "resize": 112,
     "size": 112,
 }
-_ROW = {"table": HARA["3d"], "head": "fc.bias", "preprocess": PREPROCESS}
+_ROW = {"head": "fc.bias", "preprocess": PREPROCESS}
 _FORMS = {"resnet{}": {}, "resnet{}_shortcutA": {"shortcut": "A"}, "r2p1d{}": {"kind": "2plus1d"}}
 REFERENCES = {  # (source, the source's own name of the net)
     ("hara", form.format(n)): _ROW
-    | {"variant": f"resnet{n}", "fields": fields, "table": HARA[fields.get("kind", "3d")]}
+    | {"variant": f"resnet{n}", "fields": fields, "table": hara(fields.get("kind", "3d"), "bottleneck" in _NETS[n])}
     for form, fields in _FORMS.items()
     for n in _NETS
 }
-REFERENCES |= {("hara", net): _ROW | {"variant": net} for net in ("wide_resnet50", "resnext101")}
+REFERENCES |= {("hara", net): _ROW | {"variant": net, "table": hara()} for net in ("wide_resnet50", "resnext101")}
