@@ -63,7 +63,7 @@ def test_pca_curve_equals_projecting_by_singular_vectors():
 
 
 def test_what_cannot_be_fitted_is_a_sentence(videos, tmp_path):
-    with pytest.raises(fit.FitError, match="config.features.kind is idt or network, not 'sift'"):
+    with pytest.raises(fit.FitError, match="config.features.kind is idt, network or stored, not 'sift'"):
         fit.fit(smoke(videos, kind="sift"), str(tmp_path))
     (tmp_path / "classifier.npz").write_bytes(b"x")
     with pytest.raises(fit.FitError, match="cannot be read .*; run vidjax fit again"):

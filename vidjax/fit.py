@@ -1,10 +1,10 @@
 """Classifiers without gradient descent: features of every video, made once, then a linear support vector machine.
 
 Features are improved dense trajectories, encoded by words or Fisher vectors (Wang & Schmid 2013), or an activation of a
-trained net, averaged over a protocol's clips (C3D's fc6). Evaluation writes the reports that nets get.
+trained net, averaged over a protocol's clips (C3D's fc6), made here or before by `vidjax features`. Evaluation writes
+the reports that nets get.
 """
 
-import functools
 import hashlib
 import json
 import logging
@@ -14,7 +14,8 @@ import zipfile
 
 import numpy as np
 
-from vidjax import checkpoint, config, data, encoding, evaluate, inputs, logs, models, report, sharding
+from vidjax import checkpoint, config, data, encoding, evaluate, logs, report
+from vidjax import features as nets
 from vidjax.data import flow, handmade, modalities, stacking, work
 
 log = logging.getLogger("vidjax")
@@ -107,8 +108,10 @@ def features(cfg, source, workdir):
         raise FitError(f"{len(errors)} videos cannot be read (first: {errors[0]}); repair or remove them.")
     if cfg.features.kind == "network":
         return network(cfg, source)
+    if cfg.features.kind == "stored":
+        return stored(cfg, source)
     if cfg.features.kind != "idt":
-        raise FitError(f"config.features.kind is idt or network, not {cfg.features.kind!r}.")
+        raise FitError(f"config.features.kind is idt, network or stored, not {cfg.features.kind!r}.")
     cache = cfg.features.cache or os.path.join(workdir, "features")
     os.makedirs(cache, exist_ok=True)
     how = {key: cfg.features[key] for key in IDT}
@@ -148,22 +151,34 @@ def network(cfg, source):
     Clips, modalities and crops are those that the net's own checkpoint names; `eval.protocol`, or the numbers of
     `eval.clips` and `crops`, take their place where the config has them. FitError if a video cannot be read.
     """
-    mesh = sharding.make_mesh(**cfg.get("mesh", {"data": -1}))
-    places = functools.partial(sharding.shardings, mesh=mesh, rules=sharding.rules("replicate"))
-    variables, meta, _ = checkpoint.load_variables(cfg.features.path, shardings=places)
-    own = config.from_dict(meta["config"])
+    own = config.from_dict(checkpoint.read_meta(cfg.features.path)["config"])
     own.eval.allow_bad = False
     own.eval.update({key: cfg.eval[key] for key in ("clips", "crops") if cfg.eval[key]})
     if cfg.eval.get("protocol"):
         with own.unlocked():
             own.eval.protocol = cfg.eval.protocol
-    net = models.build(own.model, num_classes=len(meta["class_names"]))
-    flow_net = inputs.load_net(data.options(own.data), sharding.replicated(mesh))
-    evaluator = evaluate.Evaluator(own, net, mesh, places(variables), source, flow_net, feature=cfg.features.layer)
-    found, errors = evaluator.scores(variables)
+    with own.unlocked():
+        own.mesh = cfg.get("mesh", {"data": -1})
+    found, errors, _ = nets.of_net(own, cfg.features.path, source, cfg.features.layer)
     if errors:
         raise FitError(f"{len(errors)} videos cannot be read (first: {next(iter(errors.values()))}); remove them.")
     return encoding.unit(found)
+
+
+def stored(cfg, source):
+    """Rows of the folder `features.path`, which `vidjax features` wrote, scaled to length 1: (videos, D)."""
+    rows, folder = {}, pathlib.Path(cfg.features.path)
+    for split in ("train", "eval"):
+        if (folder / f"{split}.npz").exists():
+            arrays, _ = nets.read(folder, split)
+            rows |= dict(zip(arrays["ids"].tolist(), arrays["features"], strict=True))
+    ids = [source[i]["id"] for i in range(len(source))]
+    if lost := [name for name in ids if name not in rows]:
+        raise FitError(
+            f"{folder} has no features of {len(lost)} videos (first: {lost[0]}); run vidjax features with --split=train"
+            " and with --split=eval."
+        )
+    return encoding.unit(np.stack([rows[name] for name in ids]))
 
 
 def fit_encoders(cfg, videos):

@@ -179,6 +179,30 @@ def fit(argv):
     return 0
 
 
+def features(argv):
+    """Write a net's features of a data set: an activation of every video, averaged over its views, and a manifest.
+
+    vidjax features --workdir=runs/r3d --config.data.path=MY_FOLDER --split=train --out=features
+    vidjax features --workdir=runs/r3d --layer=layer3 --split=eval --out=features
+
+    Writes OUT/SPLIT.npz (features, labels, ids) and OUT/SPLIT.json: which run, step, layer, data and views they are of.
+    """
+    join(argv)
+    step, _ = take(argv, "step")
+    load = functools.partial(from_checkpoint, step=int(step) if step and step.isdecimal() else None)
+    values, _ = parse(features, argv, [process_flags, step_flag, split_flag, features_flags], load)
+    if not values.out:
+        raise UsageError("give a folder for the features: vidjax features --workdir=DIR --out=FOLDER.")
+    from vidjax import features as owner
+
+    written = owner.write(values.config, values.workdir, values.out, values.layer, values.split, values.step)
+    count, width = written["shape"]
+    print(f"wrote    {os.path.join(values.out, values.split)}.npz, {count} videos x {width} of {values.layer}")
+    if written["unreadable"]:
+        print(f"left out {len(written['unreadable'])} videos that cannot be read; the .json beside it names them")
+    return 0
+
+
 def fuse(argv):
     """Fuse several models' scores of the same videos: their average, weighted, or a linear classifier on them.
 
@@ -257,6 +281,7 @@ COMMANDS = {
     "convert": convert,
     "export": export,
     "fit": fit,
+    "features": features,
     "fuse": fuse,
     "series": series,
     "models": models,
@@ -287,6 +312,13 @@ def fuse_flags(values):
     flags.DEFINE_string("weights", "", "one number per model, such as 1,1.5; default: equal", flag_values=values)
     flags.DEFINE_boolean("svm", False, "fit a linear classifier on the training scores instead", flag_values=values)
     flags.DEFINE_string("out", "", "a folder for the fused scores and their figures", flag_values=values)
+
+
+def features_flags(values):
+    flags.DEFINE_string(
+        "layer", "pre_logits", "the activation; a wrong name is told the right ones", flag_values=values
+    )
+    flags.DEFINE_string("out", "", "a folder for the features and their manifest", flag_values=values)
 
 
 def top_flag(values):
