@@ -7,7 +7,7 @@ import shutil
 import pytest
 import tiny
 
-from vidjax import config, data_main, main
+from vidjax import config, data_main, main, models
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +111,15 @@ def test_predict_refuses_what_it_would_not_heed(capsys, workdir, videos):
     assert "--workdir=DIR" in fails(capsys, "predict", file)
 
 
-def test_models_lists_every_variant(capsys):
-    assert main.main(["models"]) == 0
-    text = capsys.readouterr().out
-    assert "31,505,325" in text
-    assert "frame_pool" in text
+def test_models_lists_every_variant_of_what_is_asked(capsys, monkeypatch):
+    assert main.main(["models", "r3d", "flow_gated"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(models.family("r3d").SIZES) + len(models.family("flow_gated").SIZES)
+    assert any("31,505,325" in line for line in lines)
+    monkeypatch.setattr(
+        models, "size", lambda name, variant: {"name": name, "variant": variant}
+    )  # counting takes minutes
+    assert {row["name"] for row in models.table()} == set(models.names())
 
 
 def test_data_commands(capsys, videos, tmp_path):

@@ -179,7 +179,7 @@ def _module(single):
         "table": _table([], single),
         "head": "classifier.3.bias" if single else "fc_fusion_scales.0.3.bias",
         "input": _features,
-        "preprocess": PREPROCESS,
+        "preprocess": PREPROCESS | _CAFFE,
     }
 
 
