@@ -11,6 +11,7 @@ from flax import traverse_util
 
 from vidjax import models
 from vidjax.nn import Conv3D, lowering
+from vidjax.transformer import attention
 
 ROWS = [(name, variant) for name in models.names() for variant in models.family(name).VARIANTS]
 CLASSIFIERS = [row for row in ROWS if "classes" in models.family(row[0]).SIZES[row[1]]]  # motionnet gives flow
@@ -21,13 +22,25 @@ def build(name, variant, **fields):
     return models.build({"name": name, "variant": variant}, **fields)
 
 
+def traced(model, shape):
+    """(jaxpr, outputs, variables) of one initialisation, which evaluates too: a third of the time of three tracings."""
+    video = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x, jnp.float32), shape, is_leaf=lambda x: isinstance(x, tuple))
+    run = lambda x: model.init_with_output(jax.random.key(0), x, train=False)  # noqa: E731
+    with lowering("native"), attention("plain"):
+        jaxpr, (outputs, variables) = jax.make_jaxpr(run, return_shape=True)(video)
+    return jaxpr, outputs, variables
+
+
 @pytest.mark.parametrize(("name", "variant"), ROWS)
 def test_sizes_and_shapes(name, variant):
     row = models.family(name).SIZES[variant]
     classes = {"num_classes": row["classes"]} if "classes" in row else {}
-    jaxpr, outputs, variables = models.traced(build(name, variant, **classes), models.batched(row["input"]))
+    model, shape = build(name, variant, **classes), models.batched(row["input"])
+    jaxpr, outputs, variables = traced(model, shape)
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"])) == row["params"]
-    assert abs(models.count(jaxpr) / 1e9 - row["gmac"]) <= 5e-4 + 1e-9  # printed to three decimals
+    masked = variant.startswith("pretrain")  # VideoMAE hides tokens while it is initialised, not in evaluation
+    macs = models.macs(model, shape) if masked else models.count(jaxpr)
+    assert abs(macs / 1e9 - row["gmac"]) <= 5e-4 + 1e-9  # printed to three decimals
     if not classes:
         return  # motionnet gives flow
     logits, out = outputs

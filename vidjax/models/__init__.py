@@ -114,20 +114,11 @@ def macs(model, example):
 
 def costs(model, example):
     """{params, macs}: what `parameters` and `macs` count, of one tracing."""
-    jaxpr, _, variables = traced(model, example)
+    with nn.lowering("native"), transformer.attention("plain"):
+        variables = shapes(model, example)
+        jaxpr = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False)[0])(variables, _input(example))
     params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables.get("params", {})))
     return {"params": params, "macs": count(jaxpr)}
-
-
-def traced(model, example):
-    """(jaxpr, outputs, variables) of one initialisation, which evaluates too; outputs and variables are shapes alone.
-
-    Lowered natively and with plain attention, so that what is counted does not depend on the backend.
-    """
-    run = lambda x: model.init_with_output(jax.random.key(0), x, train=False)  # noqa: E731
-    with nn.lowering("native"), transformer.attention("plain"):
-        jaxpr, (outputs, variables) = jax.make_jaxpr(run, return_shape=True)(_input(example))
-    return jaxpr, outputs, variables
 
 
 def _input(example):
