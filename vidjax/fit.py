@@ -154,11 +154,10 @@ def network(cfg, source):
     own = config.from_dict(checkpoint.read_meta(cfg.features.path)["config"])
     own.eval.allow_bad = False
     own.eval.update({key: cfg.eval[key] for key in ("clips", "crops") if cfg.eval[key]})
-    if cfg.eval.get("protocol"):
-        with own.unlocked():
-            own.eval.protocol = cfg.eval.protocol
     with own.unlocked():
         own.mesh = cfg.get("mesh", {"data": -1})
+        if cfg.eval.get("protocol"):
+            own.eval.protocol = cfg.eval.protocol
     found, errors, _ = nets.of_net(own, cfg.features.path, source, cfg.features.layer)
     if errors:
         raise FitError(f"{len(errors)} videos cannot be read (first: {next(iter(errors.values()))}); remove them.")

@@ -63,11 +63,9 @@ def evaluate(argv):
     --split=train scores the training videos instead, as `vidjax fuse --svm` needs them.
     """
     join(argv)
-    step, _ = take(argv, "step")
-    load = functools.partial(from_checkpoint, step=int(step) if step and step.isdecimal() else None)
     workdir, _ = take(argv, "workdir")
     fitted = bool(workdir) and os.path.exists(os.path.join(workdir, "classifier.npz"))
-    values, _ = parse(evaluate, argv, [process_flags, step_flag, split_flag], from_fit if fitted else load)
+    values, _ = parse(evaluate, argv, [process_flags, step_flag, split_flag], from_fit if fitted else of_step(argv))
     if fitted:
         from vidjax import fit as fits
 
@@ -188,9 +186,7 @@ def features(argv):
     Writes OUT/SPLIT.npz (features, labels, ids) and OUT/SPLIT.json: which run, step, layer, data and views they are of.
     """
     join(argv)
-    step, _ = take(argv, "step")
-    load = functools.partial(from_checkpoint, step=int(step) if step and step.isdecimal() else None)
-    values, _ = parse(features, argv, [process_flags, step_flag, split_flag, features_flags], load)
+    values, _ = parse(features, argv, [process_flags, step_flag, split_flag, features_flags], of_step(argv))
     if not values.out:
         raise UsageError("give a folder for the features: vidjax features --workdir=DIR --out=FOLDER.")
     from vidjax import features as owner
@@ -375,6 +371,12 @@ def from_checkpoint(file, workdir, step=None):
     if file:
         raise UsageError("--config=FILE is for training; a checkpoint carries its config, and --config.KEY changes it.")
     return config.from_dict(checkpoint.read_meta(workdir, step)["config"])
+
+
+def of_step(argv):
+    """`from_checkpoint` for the step that --step names, if it does."""
+    step, _ = take(argv, "step")
+    return functools.partial(from_checkpoint, step=int(step) if step and step.isdecimal() else None)
 
 
 def join(argv):

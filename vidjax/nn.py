@@ -222,6 +222,35 @@ def shifted_online(x, parts, last=None):
     return jnp.concatenate([seen[:, :-1], x[..., n:]], axis=-1), seen[:, -1:]
 
 
+def shift(x, parts, state, name):
+    """x (B, T, ...) shifted by TSM, or as it is where `parts` is 0: both ways, or online where `state` is a dict.
+
+    The dict's entry `name` is what `shifted_online` remembers; it is renewed.
+    """
+    if not parts:
+        return x
+    if state is None:
+        return shifted(x, parts)
+    x, state[name] = shifted_online(x, parts, state.get(name))
+    return x
+
+
+class Streaming(nn.Module):
+    """A net whose `forward(video, state, train)` gives logits, activations and state, for whole videos and in pieces.
+
+    `state` is None for a whole video, {} for the first of several pieces and for others what the piece before gave.
+    """
+
+    def __call__(self, video, *, train):
+        logits, out, _ = self.forward(video, None, train)
+        return logits, out
+
+    def stream(self, video, state):
+        """Logits of all frames since `state` was new: video (B, t, H, W, C) of any t -> (B, num_classes), state."""
+        logits, _, state = self.forward(video, state, False)
+        return logits, state
+
+
 def fresh_state(model, shape):
     """Zeros like the state that `model.forward(video, {}, False)` returns third for a video of `shape`."""
     video = jax.ShapeDtypeStruct(shape, jnp.float32)

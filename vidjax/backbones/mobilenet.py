@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vidjax import rules
-from vidjax.nn import BatchNorm, Conv3D, shifted, shifted_online
+from vidjax.nn import BatchNorm, Conv3D, shift
 
 STAGES = (  # expansion, channels, blocks, stride of the first
     (1, 16, 1, 1),
@@ -67,11 +67,7 @@ class Block(nn.Module):
     def __call__(self, x, state=None):
         channels = x.shape[-1]
         wide, residual = channels * self.expansion, self.stride == 1 and channels == self.features
-        y, shift = x, self.shift if residual else 0
-        if shift and state is None:
-            y = shifted(x, shift)
-        elif shift:
-            y, state[self.name] = shifted_online(x, shift, state.get(self.name))
+        y = shift(x, self.shift if residual else 0, state, self.name)
         if self.expansion > 1:
             y = nn.relu6(self.unit(wide, 1, 1, 1, name="expand")(y))
         y = nn.relu6(self.unit(wide, 3, self.stride, wide, name="depthwise")(y))
@@ -149,21 +145,18 @@ def table_tsm(source="", path="backbone", online=False):
     units += [(r"block\g<block>/depthwise", f"{block}3", f"{block}4")]
     units += [(r"block\g<block>/project", f"{block}6", f"{block}7")]
     convs = [f"{block}0"] if online else [rf"{wraps}\.net", bare]
-    expand = [_conv(source, path, r"block\g<block>/expand", conv) for conv in convs]
-    return expand + _norm(source, path, r"block\g<block>/expand", f"{block}1") + _rules(source, path, units)
+    expand = rf"{path}/block\g<block>/expand"
+    found = [rule for conv in convs for rule in _conv(rf"{source}{conv}", expand)]
+    return [*found, *rules.norm(rf"{source}{block}1", f"{expand}/bn"), *_rules(source, path, units)]
 
 
 def _rules(source, path, units):
     """Conversion rules of units (our path, their convolution, their norm)."""
     found = [(rf"{source}features\..*\.num_batches_tracked", None, None)]
     for ours, conv, norm in units:
-        found += [_conv(source, path, ours, conv), *_norm(source, path, ours, norm)]
+        found += _conv(rf"{source}{conv}", f"{path}/{ours}") + rules.norm(rf"{source}{norm}", f"{path}/{ours}/bn")
     return found
 
 
-def _conv(source, path, ours, conv):
-    return rf"{source}{conv}\.weight", f"params/{path}/{ours}/conv/kernel", "oihw_to_1hwio"
-
-
-def _norm(source, path, ours, norm):
-    return rules.norm(rf"{source}{norm}", f"{path}/{ours}/bn")
+def _conv(source, path):
+    return rules.conv(source, f"{path}/conv", transform="oihw_to_1hwio")

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vidjax import rules
-from vidjax.nn import BatchNorm, Conv3D, max_pool, shifted, shifted_online
+from vidjax.nn import BatchNorm, Conv3D, max_pool, shift
 
 VARIANTS = {  # table 1
     "resnet18": {"block": "basic", "depths": (2, 2, 2, 2)},
@@ -56,9 +56,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, state=None):
         n, s, channels = self.features, self.stride, x.shape[-1]
-        y = shifted(x, self.shift) if self.shift and state is None else x
-        if self.shift and state is not None:
-            y, state[self.name] = shifted_online(x, self.shift, state.get(self.name))
+        y = shift(x, self.shift, state, self.name)
         if self.kind == "basic":
             y = self.unit(n, 3, s, name="conv1")(y)
             y = self.unit(n, 3, 1, name="conv2")(nn.relu(y))
@@ -106,9 +104,9 @@ class Backbone(nn.Module):
         out, every = {"stem": x}, 2 if max(self.depths) >= 23 else 1
         for i, (depth, width, stride) in enumerate(zip(self.depths, self.widths, self.strides, strict=True), 1):
             for j in range(depth):
-                shift = 0 if j % every else self.shift
+                parts = 0 if j % every else self.shift
                 block = Block(
-                    width, 1 if j else stride, self.block, self.stride_first, shift, unit, name=f"layer{i}_{j}"
+                    width, 1 if j else stride, self.block, self.stride_first, parts, unit, name=f"layer{i}_{j}"
                 )
                 x = block(x, kept)
             out[f"layer{i}"] = x

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from vidjax import backbones
 from vidjax.backbones import alexnet, bn_inception, mobilenet, resnet, shufflenet, vgg
-from vidjax.nn import fresh_state, normalise
+from vidjax.nn import Streaming, fresh_state, normalise
 
 # ImageNet statistics of torchvision's presets, and what BN-Inception's weights expect: BGR of [0, 255] minus a mean.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -64,7 +64,7 @@ SIZES = {  # [P] published, [C] computed from the definition; GMAC per view
 }
 
 
-class Model(nn.Module):
+class Model(Streaming):
     """Frame pooling: float32 (B, T, H, W, C), or a dict with `frame_mask` -> float32 logits (B, classes), activations.
 
     `backbone` names a net of vidjax/backbones, `fields` are pairs (field, value) of it. The frames meet in their
@@ -85,15 +85,6 @@ class Model(nn.Module):
     order: str = "RGB"
     mean: float | tuple = MEAN
     std: float | tuple = STD
-
-    def __call__(self, video, *, train):
-        logits, out, _ = self.forward(video, None, train)
-        return logits, out
-
-    def stream(self, video, state):
-        """Logits of all frames since `state` was new: video (B, t, H, W, C) of any t -> (B, num_classes), state."""
-        logits, _, state = self.forward(video, state, False)
-        return logits, state
 
     def initial_state(self, batch, height, width, channels=3):
         """The state before the first frame: {"backbone", "pooled", "frames"}; ValueError if the net sees ahead."""

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vidjax import backbones, recurrent
-from vidjax.nn import Conv3D, fresh_state, max_pool, normalise
+from vidjax.nn import Conv3D, Streaming, fresh_state, max_pool, normalise
 
 PAPER = "Donahue et al., CVPR 2015"
 # 0 to 255, BGR; the third mean is the released code's (the prototxt of the single-frame net says 123.68)
@@ -97,7 +97,7 @@ class FrameNet(nn.Module):
         return out | {"map": x}
 
 
-class Model(nn.Module):
+class Model(Streaming):
     """LRCN: float32 frames (B, T, H, W, C) and perhaps a mask -> float32 logits (B, num_classes), activations.
 
     A frame net is `convs` or a `backbone` by its name in vidjax/backbones. `frame` says what the layer over time sees
@@ -125,15 +125,6 @@ class Model(nn.Module):
     mean: float | tuple = 0.0
     std: float | tuple = 1.0
     order: str = "RGB"
-
-    def __call__(self, video, *, train):
-        logits, out, _ = self.forward(video, None, train)
-        return logits, out
-
-    def stream(self, video, state):
-        """Logits of all frames since `state` was new: video (B, t, H, W, C) of any t -> (B, num_classes), state."""
-        logits, _, state = self.forward(video, state, False)
-        return logits, state
 
     def initial_state(self, batch, height, width, channels=3):
         """The state before the first frame, zeros; ValueError for a net that reads both ways."""

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vidjax.models import _movinet_tables as tables
-from vidjax.nn import BatchNorm, Conv3D, normalise
+from vidjax.nn import BatchNorm, Conv3D, Streaming, normalise
 from vidjax.transformer import Dense, DropPath
 
 PAPER = "Kondratyuk et al., CVPR 2021"
@@ -212,7 +212,7 @@ class Block(nn.Module):
         return unit(kernel, stride=stride, frames=pads, name=name)(x), buffer
 
 
-class Model(nn.Module):
+class Model(Streaming):
     """MoViNet: float32 RGB (B, T, H, W, 3) in [0, 1] -> float32 logits (B, num_classes), activations."""
 
     stem_width: int
@@ -238,15 +238,6 @@ class Model(nn.Module):
     bn_momentum: float = 0.99
     bn_epsilon: float = 1e-3
 
-    def __call__(self, video, *, train):
-        logits, out, _ = self.forward(video, {}, train)
-        return logits, out
-
-    def stream(self, video, state):
-        """Logits of all frames since `state` was new: video (B, t, H, W, 3) of any t -> (B, num_classes), state."""
-        logits, _, state = self.forward(video, state, False)
-        return logits, state
-
     def initial_state(self, batch, height, width):
         """The state before the first frame, zeros: {name: array}; ValueError for a net that is not causal."""
         if not self.causal:
@@ -271,8 +262,9 @@ class Model(nn.Module):
 
     @nn.compact
     def forward(self, video, state, train):
-        """Logits, activations and state of a clip; with an empty `state` the clip is the first."""
+        """Logits, activations and state of a clip; with an empty `state`, or None, the clip is the first."""
         _check(self)
+        state = state or {}
         x = normalise(video, self.mean, self.std).astype(self.dtype)
         norm = functools.partial(BatchNorm, not train, self.bn_momentum, self.bn_epsilon, self.dtype)
         conv = functools.partial(Conv3D, dtype=self.dtype)

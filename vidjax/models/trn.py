@@ -151,15 +151,22 @@ def _table(rules_of_net, single):
 
 
 # What the weights of a source expect: a frame from the middle of each of eight segments.
-PREPROCESS = {"order": "RGB", "range": (0.0, 1.0), "frames": 8, "sampler": "segments", "resize": 256, "size": 224}
+PREPROCESS = {
+    "order": "RGB",
+    "range": (0.0, 1.0),
+    "mean": MEAN,
+    "std": STD,
+    "frames": 8,
+    "sampler": "segments",
+    "resize": 256,
+    "size": 224,
+}
 
 
 def _row(variant, net, table):
     single = variant.endswith("relation")
     head = "consensus.classifier.3.bias" if single else "consensus.fc_fusion_scales.0.3.bias"
-    fields = VARIANTS[variant]
-    preprocess = PREPROCESS | {key: fields.get(key, default) for key, default in (("mean", MEAN), ("std", STD))}
-    preprocess |= {"order": fields.get("order", "RGB")}
+    preprocess = PREPROCESS | {key: value for key, value in VARIANTS[variant].items() if key in PREPROCESS}
     return {"variant": variant, "table": _table(table, single), "head": head, "preprocess": preprocess}
 
 
