@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from vidjax import backbones
-from vidjax.backbones import alexnet, mobilenet, resnet
+from vidjax import backbones, nn
+from vidjax.backbones import alexnet, mobilenet
 from vidjax.nn import lowering
 
 NETS = {  # parameters without the classifier of 1000 classes over D features; [P] torchvision, TSN for bn_inception
@@ -71,14 +71,13 @@ def test_caffe_strides():
     assert np.abs(outs[0]["layer2"] - outs[1]["layer2"]).max() > 0.01
 
 
-@pytest.mark.parametrize("shifted", [resnet.shifted, mobilenet.shifted])
-def test_shift(shifted):
+def test_shift():
     x = np.random.RandomState(0).rand(2, 4, 3, 2, 16).astype(np.float32)
     y = np.zeros_like(x)
     y[:, :3, ..., :2] = x[:, 1:, ..., :2]
     y[:, 1:, ..., 2:4] = x[:, :3, ..., 2:4]
     y[..., 4:] = x[..., 4:]
-    np.testing.assert_array_equal(shifted(x, 8), y)
+    np.testing.assert_array_equal(nn.shifted(x, 8), y)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +87,7 @@ def test_shift(shifted):
 def test_shifted_blocks(net, count, monkeypatch):
     """TSM shifts every block, every second where a stage has 23, and in MobileNetV2 those that add their input."""
     calls = []
-    for module in (resnet, mobilenet):
-        monkeypatch.setattr(module, "shifted", lambda x, parts: calls.append(parts) or x)
+    monkeypatch.setattr(nn, "shifted", lambda x, parts: calls.append(parts) or x)
     shapes(net, shift=8)
     assert calls == [8] * count
 
