@@ -165,8 +165,22 @@ def _depthwise_forward(x, kernel, strides, pads):
 
 def _depthwise_backward(strides, pads, saved, g):
     x, kernel = saved
-    dx = _input_gradient(_depthwise, g, kernel, strides, pads, x.shape)
+    convolve = _by_frame if strides == (1, 1, 1) else _depthwise
+    dx = _input_gradient(convolve, g, kernel, strides, pads, x.shape)
     return dx, _depthwise_kernel_gradient(_pad(x, pads), g, kernel.shape, strides).astype(kernel.dtype)
+
+
+def _by_frame(x, kernel, strides, pads):
+    """`_depthwise`, one frame after another: fused into several users, XLA would compute it for each of them."""
+    t, h, w = _output_size(x, kernel, strides, pads)
+    x = _pad(x, pads)
+
+    def put_frame(i, y):
+        strip = lax.dynamic_slice_in_dim(x, i * strides[0], kernel.shape[0], axis=1)
+        frame = _depthwise(strip, kernel, (1, *strides[1:]), ((0, 0),) * 3)
+        return lax.dynamic_update_slice_in_dim(y, frame, i, axis=1)
+
+    return lax.fori_loop(0, t, put_frame, jnp.zeros((x.shape[0], t, h, w, x.shape[-1]), x.dtype))
 
 
 def _depthwise_kernel_gradient(x, g, shape, strides):
