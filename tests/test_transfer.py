@@ -130,3 +130,21 @@ def test_finetuning_takes_the_net_and_its_pixels_from_a_checkpoint(golden, tmp_p
     jax.tree.map(np.testing.assert_array_equal, *(tree["params"]["frame"] for tree in (before, after)))
     assert after["params"]["head"]["bias"].shape == (len(meta["class_names"]),)
     assert not np.array_equal(before["params"]["head"]["bias"], after["params"]["head"]["bias"])
+
+
+def test_an_attentive_probe_on_a_run(tmp_path):
+    """The net of a run rests below a new probe, and its checkpoint evaluates by itself."""
+    from vidjax import train
+
+    videos, run, mine = tiny.render(tmp_path / "videos"), str(tmp_path / "run"), str(tmp_path / "mine")
+    train.train(tiny.make_config(videos, steps=1, checkpoint_every=1, optim__warmup=0), run)
+    flags = [f"--config.init_from={run}", f"--config.data.path={videos}", f"--workdir={mine}", "--config.mesh.data=1"]
+    flags += ["--config.steps=2", "--config.optim.warmup=0", "--config.model.heads=2", "--config.eval.clips=1"]
+    form = "--config=configs/finetune.py:attentive"
+    assert main.main(["train", form, *flags]) == 0
+    net, probed = (checkpoint.load_variables(path)[0] for path in (run, mine))
+    assert {"pooler", "head", "net"} == set(probed["params"])
+    resting = {name: tree for name, tree in net["params"].items() if name != "head"}
+    jax.tree.map(np.testing.assert_array_equal, probed["params"]["net"], resting)
+    jax.tree.map(np.testing.assert_array_equal, probed["batch_stats"]["net"], net["batch_stats"])
+    assert main.main(["eval", f"--workdir={mine}"]) == 0

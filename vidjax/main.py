@@ -346,7 +346,7 @@ def process_flags(values):
 def from_run(file, workdir, init_from=None):
     """The config of a file, or of the run in a workdir; with the net of `init_from` where that is given."""
     cfg = config.from_file(file) if file else config.load(workdir)
-    if file and "init_from" in cfg and not (init_from or cfg.model.name):
+    if file and "init_from" in cfg and not (init_from or cfg.model.get("net", cfg.model).name):
         raise UsageError(f"{file} starts from a net: give --config.init_from=DIR, a run or a folder of vidjax convert.")
     if not (file and init_from):
         return cfg

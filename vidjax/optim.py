@@ -32,7 +32,8 @@ DEFAULTS = {  # of the section, beside what a config names
 
 def build(
     steps, *, lr, warmup=0, schedule="cosine", boundaries=(), factor=0.1,
-    clip_norm=0.0, groups=(), layer_decay=1.0, accumulate=1, ema=0.0, trained=".*", phases=(), **update,
+    clip_norm=0.0, groups=(), layer_decay=1.0, accumulate=1, ema=0.0, trained=".*", phases=(), times=(),
+    **update,
 ):  # fmt: skip
     """The gradient transformation and its learning rate by step.
 
@@ -40,9 +41,11 @@ def build(
     learning rate), the first that matches. Parameters whose path `trained` does not fully match never change; `phases`
     instead are ((steps, trained), ...) one after another, the last for the rest. `layer_decay` < 1 multiplies the rate
     by that once more for each layer below the head (`layers`). `accumulate` > 1 averages the gradients of so many
-    steps into one update. `ema` > 0 keeps an average of the parameters (averages.py). `update` goes to `rule`.
+    steps into one update. `ema` > 0 keeps an average of the parameters (averages.py). `times` are ((step, factor),
+    ...): from such a step on the rate is so many times as high, as for larger batches. `update` goes to `rule`.
     """
     rate = learning_rate(lr, steps, warmup=warmup, schedule=schedule, boundaries=boundaries, factor=factor)
+    rate = multiplied(rate, times) if times else rate
     update.pop("frozen_norms", None)  # the training step's
     one, phases = rule(**update), tuple(phases) or ((steps, trained),)
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
@@ -76,6 +79,12 @@ def learning_rate(lr, steps, *, warmup=0, schedule="cosine", boundaries=(), fact
     else:
         raise ValueError(f"config.optim.schedule '{schedule}' is unknown; choose cosine, constant or steps.")
     return optax.join_schedules([optax.linear_schedule(0.0, lr, warmup), rest], [warmup]) if warmup else rest
+
+
+def multiplied(rate, times):
+    """A learning rate by step, times the factor of the last of `times` ((step, factor), ...) that has come."""
+    steps, factors = (jnp.array(column) for column in zip(*times, strict=True))
+    return lambda step: rate(step) * factors[jnp.sum(step >= steps) - 1]
 
 
 def rule(*, name, momentum=0.9, nesterov=False, b2=0.999, weight_decay=0.0, decay_paths=".*/kernel"):

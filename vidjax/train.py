@@ -171,7 +171,8 @@ def prepare(cfg, workdir):
         if error := source[i]["error"]:
             bad.add(i, error, cfg.data.max_bad)
     model = models.build(cfg.model, num_classes=len(source.classes))
-    tx, rate = optim.build(cfg.steps, **cfg.optim)
+    grids = data.grids_of(data.options(cfg.data))
+    tx, rate = optim.build(cfg.steps, **cfg.optim, times=grids.times)
     step_fn, abstract, init = make_step(cfg, model, tx, mesh, source.multi_label, source.tasks)
     places = jax.tree.map(lambda x: x.sharding, abstract.variables)
     if cfg.eval.get("precise_bn") and "batch_stats" not in abstract.variables:
@@ -193,6 +194,8 @@ def prepare(cfg, workdir):
             variables, report = transfer.load(cfg.init, state.variables)
             state = state.replace(variables=variables)
             log.info("%s", "\n".join(report))
+    for line in grids.lines(cfg.data.batch_size):
+        log.info("%s", line)
     if process == 0:
         config.save(cfg, workdir)
         log.info("%s", logs.overview(abstract.variables["params"]))
@@ -308,7 +311,7 @@ def train(cfg, workdir):
     batches = data.train(cfg.data, run.source, seed=cfg.seed, step=step, block=block, blocks=blocks)
     stop, window, writer = Stop(), Window(run.checkpoints), logs.writer(workdir, step, main=main)
     progress = logs.Progress(cfg.steps, start=step, log_every=cfg.log_every, main=main)
-    ahead = sharding.prefetch(batches, lambda batch: evaluate.to_devices(batch, run.mesh, cfg.data.batch_size))
+    ahead = sharding.prefetch(batches, lambda batch: evaluate.to_devices(batch, run.mesh, len(batch["mask"]) * blocks))
     closing = map(contextlib.closing, (run.checkpoints, batches, writer, ahead))
     with contextlib.ExitStack() as stack:
         for thing in (*closing, stop, progress):
@@ -363,7 +366,8 @@ def precise(cfg, run, state, step):
     variables = bundle(state)["variables"]
     with contextlib.closing(batches):
         several = itertools.islice(iter(batches), cfg.eval.precise_bn)
-        seen = (evaluate.to_devices(batch, run.mesh, cfg.data.batch_size)["inputs"] for batch in several)
+        sizes = ((batch, len(batch["mask"]) * blocks) for batch in several)
+        seen = (evaluate.to_devices(batch, run.mesh, size)["inputs"] for batch, size in sizes)
         found = averages.precise_norms(variables, (statistics(variables, x, run.net) for x in seen))
     return state.replace(variables=state.variables | {"batch_stats": found["batch_stats"]})
 

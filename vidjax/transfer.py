@@ -28,14 +28,18 @@ def options(section):
 def adopt(cfg, path):
     """A config whose net, frames and pixels are those of the run or converted weights in `path`, where it starts.
 
-    What the config's own model section has, such as drop_path, is kept where the net has such a field.
+    What the config's own model section has, such as drop_path, is kept where the net has such a field; a section with a
+    `net` of its own, an attentive probe's, gets it there.
     """
     meta = checkpoint.read_meta(path)
     own, seen, cfg = meta["config"], meta["preprocess"], cfg.copy_and_resolve_references()
     with cfg.unlocked(), cfg.ignore_type():
         cfg.init_from, cfg.init.path = path, path
-        named = {key: value for key, value in cfg.model.items() if key not in ("name", "variant")}
-        cfg.model = ConfigDict(own["model"] | named)
+        if "net" in cfg.model:
+            cfg.model.net = ConfigDict(own["model"])
+        else:
+            named = {key: value for key, value in cfg.model.items() if key not in ("name", "variant")}
+            cfg.model = ConfigDict(own["model"] | named)
         for key in TAKEN:
             if key in own["data"]:
                 cfg.data[key] = ConfigDict(own["data"][key]) if isinstance(own["data"][key], dict) else own["data"][key]

@@ -242,6 +242,38 @@ class Block(nn.Module):
         return x + drop(name="path2")(y.astype(jnp.float32), rate)
 
 
+class AttentivePooler(nn.Module):
+    """One vector that asks all tokens, after `depth` blocks of self-attention: (B, N, D) -> (B, D), float32.
+
+    Assran et al., V-JEPA 2, 2025, section 4.1; with depth 0 Bardes et al., V-JEPA, 2024, section 4.2. ValueError where
+    the width does not divide by `heads`.
+    """
+
+    heads: int
+    depth: int = 0
+    train: bool = False
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, tokens):
+        b, n, d = tokens.shape
+        if d % self.heads:
+            raise ValueError(f"An attentive pooler of {self.heads} heads needs a width they divide, not {d}.")
+        fields = {"attention": (("fused", False),), "train": self.train, "dtype": self.dtype}
+        block = functools.partial(Block, self.heads, 4 * d, **fields)
+        tokens, _ = run(self, block, self.depth, tokens.astype(jnp.float32))
+        tokens = LayerNorm(dtype=self.dtype, name="norm1")(tokens)
+        asking = self.param("cls", nn.initializers.truncated_normal(0.02), (1, 1, d))
+        asking = jnp.broadcast_to(asking, (b, 1, d))
+        dense = functools.partial(Dense, d, dtype=self.dtype)
+        split = lambda x: x.reshape(b, -1, self.heads, d // self.heads)  # noqa: E731
+        q, k, v = dense(name="query")(asking), dense(name="key")(tokens), dense(name="value")(tokens)
+        x = asking + attend(split(q), split(k), split(v)).reshape(b, 1, d).astype(jnp.float32)
+        mlp = Mlp(4 * d, train=self.train, dtype=self.dtype, name="mlp")
+        x = x + mlp(LayerNorm(dtype=self.dtype, name="norm2")(x)).astype(jnp.float32)
+        return x[:, 0]
+
+
 def run(parent, block, depth, x, *, rate=0.0, scan=False, remat=False, prefix="block", first=0):
     """Applies `depth` equal blocks in a module's `__call__`: -> (x, {"block0": x after it, ...}), from `first` on.
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vidjax import models
+from vidjax import models, transformer
 from vidjax.models import vjepa2
 
 TINY = {"width": 32, "depth": 2, "heads": 2, "hidden": 24, "tubelet": (2, 8, 8), "pooler": 0, "num_classes": 3}
@@ -75,7 +75,7 @@ def test_places_are_seen():
 
 @pytest.mark.parametrize("depth", [0, 1])
 def test_pooler_ignores_the_order_of_tokens(depth):
-    pooler, tokens = vjepa2.AttentivePooler(2, depth), np.random.RandomState(0).randn(2, 7, 8).astype(np.float32)
+    pooler, tokens = transformer.AttentivePooler(2, depth), np.random.RandomState(0).randn(2, 7, 8).astype(np.float32)
     variables = jax.jit(lambda x: pooler.init(jax.random.key(0), x))(tokens)
     apply = jax.jit(lambda x: pooler.apply(variables, x))
     pooled = apply(tokens)

@@ -8,6 +8,7 @@ A batch is {inputs: {wire key: array}, label, mask, index, error}, and `task` fo
 says what the inputs are.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import sys
@@ -16,7 +17,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from vidjax.data import clips, mixture, modalities, order, protocols, sources, transforms, video
+from vidjax.data import clips, mixture, modalities, multigrid, order, protocols, sources, transforms, video
 
 DEFAULTS = {  # of a `data` section, beside those of its source (`sources.DEFAULTS`)
     "batch_size": 32,
@@ -43,6 +44,7 @@ DEFAULTS = {  # of a `data` section, beside those of its source (`sources.DEFAUL
     "text": {},
     "streams": {},
     "mixture": {},
+    "multigrid": {},
     "workers": 0,
     "threads": 4,
     "max_bad": 0.05,
@@ -62,6 +64,7 @@ def options(cfg):
         ("flow", tuple(DEFAULTS["flow"])),
         ("clip", tuple(DEFAULTS["clip"])),
         ("augment", (*transforms.GEOMETRY, *modalities.COLOURS, "flip_pairs")),
+        ("multigrid", tuple(multigrid.DEFAULTS)),
     ):
         for key in set(cfg[name]) - set(keys):
             near = difflib.get_close_matches(key, keys, 1, 0)[0]
@@ -76,6 +79,8 @@ def options(cfg):
         )
     if cfg["mixture"] and (cfg["buckets"] or cfg["order"] != "shuffled"):
         raise ValueError("data.mixture draws from its sets by their weights: it needs order shuffled and no buckets")
+    if cfg["multigrid"] and cfg["buckets"]:
+        raise ValueError("data.multigrid and data.buckets both say how long clips are: leave one of them empty")
     if cfg["order"] not in ORDERS:
         raise ValueError(f"data.order must be one of {', '.join(ORDERS)}, not {cfg['order']!r}")
     modalities.check(cfg)
@@ -112,8 +117,30 @@ class Ordered:
 
 
 @dataclasses.dataclass(frozen=True)
+class Gridded:
+    """Records that carry `frames` and `size`, the shape of their clips, which is that of the batch they are in.
+
+    `rows` is the number of records in a base batch.
+    """
+
+    records: object
+    grids: multigrid.Multigrid
+    rows: int
+
+    def __len__(self):
+        return len(self.records)
+
+    def __getitem__(self, position):
+        grid = self.grids.at(self.grids.step(position // self.rows))
+        return self.records[position] | {"frames": grid.frames, "size": grid.size}
+
+
+@dataclasses.dataclass(frozen=True)
 class SampleClip(grain.transforms.RandomMap):
-    """Adds `indices` (repeats, T) to a source's record, and `frame_mask` (repeats, T) where clips differ in length."""
+    """Adds `indices` (repeats, T) to a source's record, and `frame_mask` (repeats, T) where clips differ in length.
+
+    Clips of fewer frames than the config's span the same time.
+    """
 
     cfg: dict
     order: object
@@ -122,9 +149,9 @@ class SampleClip(grain.transforms.RandomMap):
         if record["error"]:
             return record
         first, length = modalities.room(self.cfg, record["num_frames"])
-        drawn = [
-            first + clips.train(num_frames=length, rng=rng, **self.cfg["clip"]) for _ in range(self.cfg["repeats"])
-        ]
+        clip = self.cfg["clip"]
+        how = clip | {"size": record["frames"], "stride": clip["stride"] * (clip["size"] // record["frames"])}
+        drawn = [first + clips.train(num_frames=length, rng=rng, **how) for _ in range(self.cfg["repeats"])]
         if not self.cfg["buckets"]:
             return record | {"indices": np.stack(drawn)}
         padded = [clips.pad(indices, self.order.bucket(record["position"])) for indices in drawn]
@@ -158,29 +185,34 @@ class Augment(grain.transforms.RandomMap):
 
     def random_map(self, record, rng):
         cfg, rows = self.cfg, []
-        frames = self.order.bucket(record["position"]) if cfg["buckets"] else cfg["clip"]["size"]
+        frames = self.order.bucket(record["position"]) if cfg["buckets"] else record["frames"]
         for i in range(cfg["repeats"]):
             if record["error"]:
-                inputs, label = modalities.zeros(cfg, frames, cfg["augment"]["size"]), record["label"]
+                inputs, label = modalities.zeros(cfg, frames, record["size"]), record["label"]
             else:
-                inputs, label = augmented(cfg, record["raw"][i], record["label"], rng, self.flip_labels)
+                raw, size = record["raw"][i], record["size"]
+                inputs, label = augmented(cfg, raw, record["label"], rng, self.flip_labels, size)
                 inputs |= {"frame_mask": record["frame_mask"][i]} if cfg["buckets"] else {}
             rows.append(row(inputs, self.source, record | {"label": label}))
         return stacked(rows) if cfg["repeats"] > 1 else rows[0]
 
 
-def augmented(cfg, raw, label, rng, flip_labels):
-    """One clip's inputs and label: one crop, mirroring and rotation for all modalities, then the colours of rgb."""
-    view, crop = cropped(cfg, raw, rng)
+def augmented(cfg, raw, label, rng, flip_labels, size=None):
+    """One clip's inputs and label: one crop, mirroring and rotation for all modalities, then the colours of rgb.
+
+    The crop is scaled to `size` pixels, by default the config's.
+    """
+    view, crop = cropped(cfg, raw, rng, size)
     inputs = coloured(cfg, modalities.finish(cfg, view), rng)
     return inputs, transforms.mirrored_label(label, crop, flip_labels)
 
 
-def cropped(cfg, raw, rng):
+def cropped(cfg, raw, rng, size=None):
     """What `modalities.read` gave for a clip, cut by one crop drawn for all its pictures; and the crop."""
     height, width = modalities.picture_size(raw)
     drawn = {key: cfg["augment"][key] for key in transforms.GEOMETRY if key in cfg["augment"]}
     crop = transforms.draw(rng, height, width, **drawn)
+    crop = crop._replace(size=size or crop.size)
     (view,) = modalities.place(cfg, raw, modalities.by_crop(crop, height, width))
     return view, crop
 
@@ -275,11 +307,11 @@ def row(inputs, source, record):
     }
 
 
-def stacked(rows):
-    """Dictionaries of arrays, of one structure -> one dictionary of their stacks."""
+def stacked(rows, put=np.stack):
+    """Dictionaries of arrays, of one structure -> one dictionary of their stacks, or of what `put` makes of them."""
     first = rows[0]
     pick = {key: [row[key] for row in rows] for key in first}
-    return {key: stacked(found) if isinstance(first[key], dict) else np.stack(found) for key, found in pick.items()}
+    return {k: stacked(found, put) if isinstance(first[k], dict) else put(found) for k, found in pick.items()}
 
 
 class Joined(grain.transforms.Map):
@@ -290,19 +322,62 @@ class Joined(grain.transforms.Map):
 
 
 def train(cfg, source, *, seed, step=0, block=0, blocks=1):
-    """Endless batches from `step` on, part `block` of `blocks` of each: {inputs, label, mask, index, error}."""
+    """Endless batches from `step` on, part `block` of `blocks` of each: {inputs, label, mask, index, error}.
+
+    With `multigrid` a batch is several base batches of `batch_size`, of the shape that its step has.
+    """
     cfg = options(cfg)
     rows, extra = divmod(cfg["batch_size"], blocks * cfg["repeats"])
     if extra:
         raise ValueError(f"data.batch_size {cfg['batch_size']} must divide by data.repeats x {blocks} processes")
-    places = order_of(cfg, source, seed)
+    places, grids = order_of(cfg, source, seed), grids_of(cfg)
     augment = Augment(cfg, source, places, sources.flip_labels(source.classes, flip_pairs(cfg, source)))
-    ds = grain.MapDataset.source(Ordered(source, places)).seed(seed)
+    ds = grain.MapDataset.source(gridded(cfg, source, places)).seed(seed)
     ds = ds.random_map(SampleClip(cfg, places)).map(Decode(cfg)).random_map(augment)
     ds = ds.batch(rows, drop_remainder=True)
     if cfg["repeats"] > 1:
         ds = ds.map(Joined())
-    return iterate(ds[step * blocks + block :: blocks], cfg)
+    if not cfg["multigrid"]:
+        return iterate(ds[step * blocks + block :: blocks], cfg)
+    part = grain.MapDataset.source(Part(ds, grids, block, blocks))[grids.first(step) :]
+    return merged(iterate(part, cfg), grids, step)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The pieces of base batches, in order, of which part `block` of `blocks` of every multigrid batch consists."""
+
+    pieces: object
+    grids: multigrid.Multigrid
+    block: int
+    blocks: int
+
+    def __len__(self):
+        return len(self.pieces) // self.blocks
+
+    def __getitem__(self, base):
+        step = self.grids.step(base)
+        first, count = self.grids.first(step), self.grids.at(step).batches
+        return self.pieces[first * self.blocks + self.block * count + base - first]
+
+
+def merged(pieces, grids, step):
+    """Batches of as many pieces as each step from `step` on takes."""
+    with contextlib.closing(pieces):
+        while True:
+            several = [next(pieces) for _ in range(grids.at(step).batches)]
+            yield stacked(several, np.concatenate)
+            step += 1
+
+
+def grids_of(cfg):
+    """The shapes of a data section's batches, step by step."""
+    return multigrid.Multigrid(cfg["clip"]["size"], cfg["augment"]["size"], **cfg["multigrid"])
+
+
+def gridded(cfg, source, places):
+    """A source's records without end, in the order `places`, each with the shape of its clip."""
+    return Gridded(Ordered(source, places), grids_of(cfg), cfg["batch_size"] // cfg["repeats"])
 
 
 def order_of(cfg, source, seed):

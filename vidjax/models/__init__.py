@@ -23,10 +23,11 @@ def family(name):
     return importlib.import_module(f"{__name__}.{name}")
 
 
-def build(cfg, **extra):
+def build(cfg, *, within="", **extra):
     """{name, variant, field: value, ...} -> Model; `extra` fields (such as num_classes) override those of `cfg`.
 
-    ValueError, in one sentence with the nearest existing name, for an unknown model, variant or field.
+    `within` another module's `__call__` is the name it has there. ValueError, in one sentence with the nearest existing
+    name, for an unknown model, variant or field.
     """
     fields = dict(cfg) | extra
     if "name" not in fields:
@@ -40,7 +41,8 @@ def build(cfg, **extra):
     for key in fields:
         if key not in known:
             raise ValueError(f"Model {name!r} has no field {key!r}{_nearest(key, known)}.")
-    return module.Model(**(module.VARIANTS[variant] | {k: _frozen(v) for k, v in fields.items()}))
+    place = {"name": within} if within else {}
+    return module.Model(**(module.VARIANTS[variant] | {k: _frozen(v) for k, v in fields.items()}), **place)
 
 
 def references():
@@ -163,7 +165,9 @@ def _nearest(word, known):
 
 
 def _frozen(value):
-    """Lists of a config as tuples, so that a model stays hashable."""
+    """Lists of a config as tuples and sections as tuples of (key, value), so that a model stays hashable."""
+    if hasattr(value, "items"):
+        return tuple((key, _frozen(own)) for key, own in sorted(value.items()))
     return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 

@@ -99,7 +99,8 @@ class Model(nn.Module):
 
     `frames` and `size` are those that positions are made for; `decoder` (width, depth, heads) is what pre-training
     adds, `mask_ratio` the share of tubes that it hides. `epsilon` are those of the blocks' norms and of the others. A
-    `mask` bool (B, N) may say which patches to hide, as many in each clip as `mask_ratio` would.
+    `mask` bool (B, N) may say which patches to hide, as many in each clip as `mask_ratio` would. Targets are each
+    patch's pixels of mean 0 and variance 1 (`normalised`, section 3.3), or those of the net's own input.
     ValueError for clips that `tubelet` (t, h, w) does not divide.
     """
 
@@ -112,6 +113,7 @@ class Model(nn.Module):
     size: int = 224
     decoder: tuple = ()
     mask_ratio: float = 0.9
+    normalised: bool = True
     epsilon: tuple = (1e-6, 1e-6)
     num_classes: int = 400
     dropout: float = 0.0
@@ -124,14 +126,15 @@ class Model(nn.Module):
 
     @nn.compact
     def __call__(self, video, *, train, mask=None):
-        x = Patch(self.width, self.tubelet, self.dtype, name="patch")(normalise(video, self.mean, self.std))
+        seen = normalise(video, self.mean, self.std)
+        x = Patch(self.width, self.tubelet, self.dtype, name="patch")(seen)
         b, *grid, d = x.shape
         x = x.reshape(b, -1, d).astype(jnp.float32) + positions(self, grid, d)[None]
         out = {"embedding": x}
         learning = bool(self.decoder) and (train or self.is_initializing())
         if learning:
-            order, seen = hide(self, grid, b, mask)
-            x = jnp.take_along_axis(x, order[:, :seen, None], axis=1)
+            order, kept = hide(self, grid, b, mask)
+            x = jnp.take_along_axis(x, order[:, :kept, None], axis=1)
         fields = {"attention": ATTENTION, "epsilon": self.epsilon[0], "train": train, "dtype": self.dtype}
         block = functools.partial(transformer.Block, self.heads, self.hidden, **fields)
         ways = {"rate": self.drop_path, "scan": self.scan, "remat": self.remat}
@@ -139,7 +142,9 @@ class Model(nn.Module):
         norm = LayerNorm(self.epsilon[0 if self.decoder else 1], name="norm")
         out |= after | {"tokens": norm(x) if self.decoder else x}
         if learning:
-            target = jnp.take_along_axis(pixels(video, self.tubelet), order[:, seen:, None], axis=1)
+            target = pixels(video, self.tubelet) if self.normalised else patches(seen, self.tubelet)
+            target = target.reshape(b, order.shape[1], -1)
+            target = jnp.take_along_axis(target, order[:, kept:, None], axis=1)
             fields = {"epsilon": self.epsilon, "train": train, "dtype": self.dtype}
             decoder = Decoder(*self.decoder, target.shape[-1], **fields, name="decoder")
             made = out["reconstruction"] = decoder(out["tokens"], order, positions(self, grid, self.decoder[0]))
@@ -169,14 +174,20 @@ def hide(model, grid, batch, mask=None):
     return jnp.argsort(mask, axis=1, stable=True), t * (h * w - hidden)
 
 
-def pixels(video, tubelet):
-    """What is to be filled in: every patch's pixels, each channel of mean 0 and variance 1: (B, N, t h w C)."""
+def patches(video, tubelet):
+    """The pixels of every patch: (B, T, H, W, C) -> (B, N, t h w, C)."""
     b, *sides, c = video.shape
     (t, h, w), (i, j, k) = tubelet, (side // part for side, part in zip(sides, tubelet, strict=True))
-    x = video.reshape(b, i, t, j, h, k, w, c).transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(b, i * j * k, t * h * w, c)
+    x = video.reshape(b, i, t, j, h, k, w, c).transpose(0, 1, 3, 5, 2, 4, 6, 7)
+    return x.reshape(b, i * j * k, t * h * w, c)
+
+
+def pixels(video, tubelet):
+    """`patches`, each channel of mean 0 and variance 1 in each."""
+    x = patches(video, tubelet)
     x = x - x.mean(axis=2, keepdims=True)
-    deviation = jnp.sqrt(jnp.square(x).sum(axis=2, keepdims=True) / (t * h * w - 1))
-    return (x / (deviation + 1e-6)).reshape(b, i * j * k, -1)
+    deviation = jnp.sqrt(jnp.square(x).sum(axis=2, keepdims=True) / (x.shape[2] - 1))
+    return x / (deviation + 1e-6)
 
 
 def layers(source, path, attention, mlp, norms):

@@ -1,9 +1,9 @@
-"""V-JEPA 2: a video transformer that knows where its patches are by rotations alone; and the attentive probe on it.
+"""V-JEPA 2: a video transformer that knows where its patches are by rotations alone; and its attentive probe.
 
 Paper: V-JEPA 2: Self-Supervised Video Models Enable Understanding, Prediction and Planning (Assran et al., 2025).
 Input: RGB in [0, 1], (B, 64, 256, 256, 3), every fourth frame; or any clip that its tubelets divide. Output: logits
 (B, num_classes), or without classes the mean of the tokens or what the attentive pooler makes of them.
-`AttentivePooler` reads any net's `out["tokens"]`. The predictor of pre-training is not here.
+models/attentive_probe.py puts the same probe on any net. The predictor of pre-training is not here.
 Reference: Hugging Face transformers (facebook/vjepa2-*), whose rotations turn channels 2i and 2i + 1 by the angles of
 i and i + 1 modulo half a part, as the original's do.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from vidjax import rules, transformer
 from vidjax.nn import normalise
-from vidjax.transformer import Dense, DropPath, LayerNorm, Mlp, Patch, attend
+from vidjax.transformer import AttentivePooler, Dense, DropPath, LayerNorm, Mlp, Patch, attend
 
 PAPER = "Assran et al., 2025"
 
@@ -111,32 +111,6 @@ class Block(nn.Module):
         x = x + drop(name="path1")(y.astype(jnp.float32), rate)
         y = Mlp(self.hidden, train=self.train, dtype=self.dtype, name="mlp")(norm(name="norm2")(x))
         return x + drop(name="path2")(y.astype(jnp.float32), rate)
-
-
-class AttentivePooler(nn.Module):
-    """One vector that asks all tokens, after `depth` blocks of self-attention: (B, N, D) -> (B, D), float32."""
-
-    heads: int
-    depth: int = 0
-    train: bool = False
-    dtype: str = "float32"
-
-    @nn.compact
-    def __call__(self, tokens):
-        b, n, d = tokens.shape
-        fields = {"attention": (("fused", False),), "train": self.train, "dtype": self.dtype}
-        block = functools.partial(transformer.Block, self.heads, 4 * d, **fields)
-        tokens, _ = transformer.run(self, block, self.depth, tokens.astype(jnp.float32))
-        tokens = LayerNorm(dtype=self.dtype, name="norm1")(tokens)
-        asking = self.param("cls", nn.initializers.truncated_normal(0.02), (1, 1, d))
-        asking = jnp.broadcast_to(asking, (b, 1, d))
-        dense = functools.partial(Dense, d, dtype=self.dtype)
-        split = lambda x: x.reshape(b, -1, self.heads, d // self.heads)  # noqa: E731
-        q, k, v = dense(name="query")(asking), dense(name="key")(tokens), dense(name="value")(tokens)
-        x = asking + attend(split(q), split(k), split(v)).reshape(b, 1, d).astype(jnp.float32)
-        mlp = Mlp(4 * d, train=self.train, dtype=self.dtype, name="mlp")
-        x = x + mlp(LayerNorm(dtype=self.dtype, name="norm2")(x)).astype(jnp.float32)
-        return x[:, 0]
 
 
 class Model(nn.Module):
