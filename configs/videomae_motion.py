@@ -7,9 +7,11 @@
 `pretrain` fills in three quarters of 2400 videos without their labels. `finetune` starts from
 runs/videomae_motion/pretrain (or --config.init.path=RUN) and learns from 240 other videos, 30 of each class; `scratch`
 is the same without a start. All are evaluated on 480 videos, the first of them in vain: nothing teaches its head.
-Without a word after the colon it is `scratch`; `smoke` is `pretrain` in seconds.
-Hardware and cost: 2 CPU cores; some ten minutes to pre-train, three each for the others. Expected: not trained yet;
-fine-tuning should end higher than learning from scratch; chance is 12.5 % top-1.
+Without a word after the colon it is `scratch`; `smoke` is `pretrain` in seconds. Targets are pixels as the net sees them:
+patches of mean 0 and variance 1, the paper's choice, are mostly noise in these flat pictures and taught it nothing (a
+loss of 0.986 after 1700 steps, where 1 is that of the mean).
+Hardware and cost: one CPU core; six minutes to pre-train, four each for the others. Expected: fine-tuned 81 %, from
+scratch as in the README's table; chance is 12.5 % top-1.
 """
 
 from configs import quickstart
@@ -23,10 +25,12 @@ def get_config(arg=""):
         raise ValueError(f"configs/videomae_motion.py takes one of {', '.join(WORDS)} after the colon, not {arg!r}.")
     smoke, learning = arg == "smoke", arg in ("pretrain", "smoke")
     cfg = quickstart.get_config("smoke" if smoke else "")
-    cfg.model = {"name": "videomae", "variant": "pretrain_small" if learning else "small"}
+    cfg.model = {"name": "videomae", "variant": "small"}
+    if learning:
+        cfg.model = {"name": "videomae", "variant": "pretrain_small", "normalised": False}
     cfg.optim.update({"lr": 1e-3, "b2": 0.95})
     if learning:
-        cfg.steps = 4 if smoke else 4000
+        cfg.steps = 4 if smoke else 1500
         cfg.optim.warmup = 2 if smoke else 200
         cfg.data.augment.color = 0.0
         cfg.loss.label_smoothing = 0.0

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from flax import traverse_util
 
 from vidjax import checkpoint, data, evaluate, train
 
@@ -108,6 +109,23 @@ def test_uneven_split_loses_no_video(finished):
     spread = evaluate.run(cfg, workdir)
     assert spread["confusion"] == report["confusion"]
     np.testing.assert_allclose(spread["loss"], report["loss"], rtol=1e-5)
+
+
+def test_partial_bn_freezes_all_norms_but_the_first(videos, tmp_path):
+    """The statistics that rest stay 0 and 1; the scales of those norms still learn."""
+    cfg = tiny.make_config(videos, steps=1, checkpoint_every=1, optim__warmup=0)
+    cfg.optim.frozen_norms = "(?!stem/).*"
+    train.train(cfg, str(tmp_path))
+    variables, _, _ = checkpoint.load_variables(tmp_path)
+    stats = traverse_util.flatten_dict(variables["batch_stats"], sep="/")
+    assert {path.split("/")[0] for path in stats} > {"stem"}
+    for path, value in stats.items():
+        rests = np.array_equal(value, np.full_like(value, path.endswith("/var")))
+        assert rests == (not path.startswith("stem/")), path
+    scales = [
+        x for path, x in traverse_util.flatten_dict(variables["params"], sep="/").items() if path.endswith("scale")
+    ]
+    assert all(np.any(scale != 1) for scale in scales)
 
 
 def test_masked_videos_weigh_nothing(videos):

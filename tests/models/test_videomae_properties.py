@@ -82,14 +82,18 @@ def test_masks_follow_the_key():
     np.testing.assert_array_equal(first, again)
 
 
-def test_given_mask():
-    """The loss is the mean squared error of the hidden patches in their order."""
-    model, clip = tiny(**DECODER), video()
+@pytest.mark.parametrize("normalised", [True, False])
+def test_given_mask(normalised):
+    """The loss is the mean squared error of the hidden patches in their order, of what the net sees or normalised."""
+    model, clip = tiny(**DECODER, normalised=normalised), video()
     mask = np.arange(32)[None] % 4 != np.array([[1], [2]])
     variables = init(model)
     _, out = jax.jit(lambda: model.apply(variables, clip, train=True, mask=mask))()
     patches = clip.reshape(2, 2, 2, 4, 8, 4, 8, 3).transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(2, 32, 128, 3)
-    patches = (patches - patches.mean(2, keepdims=True)) / (patches.std(2, keepdims=True, ddof=1) + 1e-6)
+    if normalised:
+        patches = (patches - patches.mean(2, keepdims=True)) / (patches.std(2, keepdims=True, ddof=1) + 1e-6)
+    else:
+        patches = (patches - model.mean) / model.std
     target = patches[mask].reshape(2, 24, 384)
     np.testing.assert_allclose(out["loss/mae"], np.square(out["reconstruction"] - target).mean((1, 2)), rtol=1e-5)
 
