@@ -30,9 +30,10 @@ def to_reference(source, arch, variables):
     if "prepare" in row and "restore" not in row:
         raise ExportError(f"{source} {arch} is read through a rearrangement that vidjax cannot undo.")
     found = invert(row["table"], variables, f"{source} {arch}")
-    if any(path is None and re.fullmatch(pattern, "a.num_batches_tracked") for pattern, path, _ in row["table"]):
-        counts = [name.replace(COUNTED, ".num_batches_tracked") for name in found if name.endswith(COUNTED)]
-        found |= {name: np.zeros((), np.int64) for name in counts}
+    counts = [name.replace(COUNTED, ".num_batches_tracked") for name in found if name.endswith(COUNTED)]
+    dropped = [pattern for pattern, path, _ in row["table"] if path is None]
+    counts = [name for name in counts if any(re.fullmatch(pattern, name) for pattern in dropped)]
+    found |= {name: np.zeros((), np.int64) for name in counts}
     if "constants" in row:
         found |= row["constants"](models.for_reference(source, arch, len(found[row["head"]])))
     return row["restore"](found) if "restore" in row else found

@@ -234,18 +234,20 @@ def check_nonlocal(name, model):
         raise ValueError(f"{name}'s field nonlocal_kind is 'softmax' or 'dot_product', not {model.nonlocal_kind!r}.")
 
 
-def stage_table(stages):
-    """Conversion table of a pytorchvideo net whose residual stages are the blocks `stages`."""
+def stage_table(stages, factored=False):
+    """Conversion table of a pytorchvideo net whose residual stages are the blocks `stages`.
+
+    The middle convolution of a `factored` block is a spatial one, a norm and a temporal one.
+    """
     table = rules.unit(r"blocks\.0\.conv", r"blocks\.0\.norm", "stem")
     for i, stage in enumerate(stages, 1):
         block, layer = rf"blocks\.{stage}\.res_blocks\.(\d+)", rf"layer{i}_\1"
         for source, path in (("a", "conv1"), ("b", "conv2"), ("c", "conv3")):
-            table += rules.unit(
-                rf"{block}\.branch2\.conv_{source}", rf"{block}\.branch2\.norm_{source}", f"{layer}/{path}"
-            )
-        core = rf"{block}\.branch2\.conv_b"
-        table += rules.unit(rf"{core}\.conv_t", rf"{core}\.norm", f"{layer}/conv2_temporal")
-        table += [(rf"{core}\.conv_xy\.weight", f"params/{layer}/conv2/conv/kernel", "oithw_to_thwio")]
+            conv = rf"{block}\.branch2\.conv_{source}"
+            if factored and source == "b":
+                table += rules.unit(rf"{conv}\.conv_t", rf"{conv}\.norm", f"{layer}/conv2_temporal")
+                conv += r"\.conv_xy"
+            table += rules.unit(conv, rf"{block}\.branch2\.norm_{source}", f"{layer}/{path}")
         table += rules.unit(rf"{block}\.branch1_conv", rf"{block}\.branch1_norm", f"{layer}/downsample")
     return [
         *table,
@@ -320,6 +322,7 @@ REFERENCES = {  # (source, the source's own name of the net)
     ("pytorchvideo", "r2plus1d_r50"): _ROW
     | {
         "variant": "r2plus1d_r50",
+        "table": stage_table((1, 2, 3, 4), factored=True),
         "preprocess": PREPROCESS | {"frames": 16, "stride": 4},
         "fields": {"window": (4, 7, 7)},
     },
