@@ -32,7 +32,7 @@ def time_stages(cfg, source, seconds):
     section = data.options(cfg.data)
     places, spent, rows, began = data.order_of(section, source, 0), dict.fromkeys(STAGES, 0.0), [], time.perf_counter()
     sample, decode = data.SampleClip(section, places), data.Decode(section)
-    records, rng = data.gridded(section, source, places), np.random.default_rng(0)
+    records, rng = data.endless(section, source, places), np.random.default_rng(0)
 
     @contextlib.contextmanager
     def timed(stage):

@@ -28,12 +28,12 @@ DEFAULTS = {  # of the section, beside what a config names
     "phases": (),
     "frozen_norms": "",
 }
+RATE = ("lr", "warmup", "schedule", "boundaries", "factor")
 
 
 def build(
-    steps, *, lr, warmup=0, schedule="cosine", boundaries=(), factor=0.1,
-    clip_norm=0.0, groups=(), layer_decay=1.0, accumulate=1, ema=0.0, trained=".*", phases=(), times=(),
-    **update,
+    steps, *, clip_norm=0.0, groups=(), layer_decay=1.0, accumulate=1, ema=0.0, trained=".*", phases=(), times=(),
+    **rest,
 ):  # fmt: skip
     """The gradient transformation and its learning rate by step.
 
@@ -42,12 +42,13 @@ def build(
     instead are ((steps, trained), ...) one after another, the last for the rest. `layer_decay` < 1 multiplies the rate
     by that once more for each layer below the head (`layers`). `accumulate` > 1 averages the gradients of so many
     steps into one update. `ema` > 0 keeps an average of the parameters (averages.py). `times` are ((step, factor),
-    ...): from such a step on the rate is so many times as high, as for larger batches. `update` goes to `rule`.
+    ...): from such a step on the rate is so many times as high, as for larger batches. What else the section has are
+    the options of `learning_rate` (RATE) and of `rule`.
     """
-    rate = learning_rate(lr, steps, warmup=warmup, schedule=schedule, boundaries=boundaries, factor=factor)
+    rate = learning_rate(steps=steps, **{key: rest.pop(key) for key in RATE if key in rest})
     rate = multiplied(rate, times) if times else rate
-    update.pop("frozen_norms", None)  # the training step's
-    one, phases = rule(**update), tuple(phases) or ((steps, trained),)
+    rest.pop("frozen_norms", None)  # the training step's
+    one, phases = rule(**rest), tuple(phases) or ((steps, trained),)
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
     scale = scale_by_path(groups) if groups else optax.identity()
     scale = optax.chain(scale, scale_by_layer(layer_decay)) if layer_decay != 1 else scale

@@ -76,7 +76,7 @@ def jobs_of(cfg, source, count):
     """What our pipeline will read: [(path, indices)]."""
     cfg = data.options(cfg)
     places = data.order_of(cfg, source, SEED)
-    ds = grain.MapDataset.source(data.gridded(cfg, source, places)).seed(SEED).random_map(data.SampleClip(cfg, places))
+    ds = grain.MapDataset.source(data.endless(cfg, source, places)).seed(SEED).random_map(data.SampleClip(cfg, places))
     return [(record["path"], record["indices"][0]) for record in map(ds.__getitem__, range(count))]
 
 

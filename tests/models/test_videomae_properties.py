@@ -72,6 +72,22 @@ def test_hidden_patches_are_not_seen():
     assert (seen[0] != seen[1]).any()  # each clip has a mask of its own
 
 
+@pytest.mark.parametrize(("masking", "kept"), [("tube", 8), ("random", 8), ("frame", 16)])
+def test_kinds_of_masks(masking, kept):
+    """Three quarters of 16 places, for all frames or for each; or half of the two frames."""
+    model, key = tiny(**DECODER, masking=masking), {"dropout": jax.random.key(1)}
+    model = model.clone(mask_ratio=0.5 if masking == "frame" else 0.75)
+    variables = init(model)
+    _, out = jax.jit(lambda x: model.apply(variables, x, train=True, rngs=key))(video())
+    assert out["tokens"].shape == (2, kept, 16)
+    pre_logits = lambda x: model.apply(variables, x, train=True, rngs=key)[1]["pre_logits"]  # noqa: E731
+    seen = jax.jit(jax.grad(lambda x: jnp.square(pre_logits(x)).sum()))(jnp.asarray(video()))
+    seen = np.abs(seen).reshape(2, 2, 2, 4, 8, 4, 8, 3).sum((2, 4, 6, 7)) > 0
+    assert seen.sum((1, 2, 3)).tolist() == [kept, kept]
+    assert (seen[:, 0] == seen[:, 1]).all() == (masking == "tube")
+    assert (seen.reshape(2, 2, 16).any(2) == seen.reshape(2, 2, 16).all(2)).all() == (masking == "frame")
+
+
 def test_masks_follow_the_key():
     model, clip = tiny(**DECODER), video()
     variables = init(model)
@@ -169,3 +185,5 @@ def test_split_and_joined_are_inverse():
 def test_error():
     with pytest.raises(ValueError, match="A clip of 3x32x32 does not divide into patches of 2x8x8"):
         models.shapes(tiny(), (1, 3, 32, 32, 3))
+    with pytest.raises(ValueError, match="config.model.masking is tube, random, frame, not 'row'"):
+        models.shapes(tiny(**DECODER, masking="row"), (1, 4, 32, 32, 3))

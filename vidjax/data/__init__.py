@@ -332,7 +332,7 @@ def train(cfg, source, *, seed, step=0, block=0, blocks=1):
         raise ValueError(f"data.batch_size {cfg['batch_size']} must divide by data.repeats x {blocks} processes")
     places, grids = order_of(cfg, source, seed), grids_of(cfg)
     augment = Augment(cfg, source, places, sources.flip_labels(source.classes, flip_pairs(cfg, source)))
-    ds = grain.MapDataset.source(gridded(cfg, source, places)).seed(seed)
+    ds = grain.MapDataset.source(endless(cfg, source, places)).seed(seed)
     ds = ds.random_map(SampleClip(cfg, places)).map(Decode(cfg)).random_map(augment)
     ds = ds.batch(rows, drop_remainder=True)
     if cfg["repeats"] > 1:
@@ -375,7 +375,7 @@ def grids_of(cfg):
     return multigrid.Multigrid(cfg["clip"]["size"], cfg["augment"]["size"], **cfg["multigrid"])
 
 
-def gridded(cfg, source, places):
+def endless(cfg, source, places):
     """A source's records without end, in the order `places`, each with the shape of its clip."""
     return Gridded(Ordered(source, places), grids_of(cfg), cfg["batch_size"] // cfg["repeats"])
 

@@ -63,6 +63,9 @@ SIZES = {
 }
 
 
+MASKS = {"tube": (False, True), "random": (True, True), "frame": (True, False)}  # drawn by frame, by place; section 3.3
+
+
 class Decoder(nn.Module):
     """Fills in what is hidden: visible tokens (B, V, D) -> pixels of the hidden patches (B, M, features).
 
@@ -98,10 +101,10 @@ class Model(nn.Module):
     """VideoMAE: float32 RGB (B, T, H, W, 3) in [0, 1] -> float32 logits (B, num_classes), activations.
 
     `frames` and `size` are those that positions are made for; `decoder` (width, depth, heads) is what pre-training
-    adds, `mask_ratio` the share of tubes that it hides. `epsilon` are those of the blocks' norms and of the others. A
-    `mask` bool (B, N) may say which patches to hide, as many in each clip as `mask_ratio` would. Targets are each
-    patch's pixels of mean 0 and variance 1 (`normalised`, section 3.3), or those of the net's own input.
-    ValueError for clips that `tubelet` (t, h, w) does not divide.
+    adds. It hides `mask_ratio` of the tubes, or by `masking` (MASKS) of the patches of each frame or of the frames; a
+    `mask` bool (B, N) may say which patches instead, as many in each clip. Targets are each patch's pixels of mean 0
+    and variance 1 (`normalised`, section 3.3), or those of the net's own input. `epsilon` are those of the blocks' and
+    of the other norms. ValueError for clips that `tubelet` (t, h, w) does not divide, and for another `masking`.
     """
 
     width: int
@@ -113,6 +116,7 @@ class Model(nn.Module):
     size: int = 224
     decoder: tuple = ()
     mask_ratio: float = 0.9
+    masking: str = "tube"
     normalised: bool = True
     epsilon: tuple = (1e-6, 1e-6)
     num_classes: int = 400
@@ -165,13 +169,20 @@ def positions(model, grid, width):
 
 
 def hide(model, grid, batch, mask=None):
-    """(places of all patches (B, N), those that stay visible first, how many do); tubes hide a place in every frame."""
+    """(places of all patches (B, N), those that stay visible first, how many do), by one of MASKS or a given mask."""
     t, h, w = grid
-    hidden = int(model.mask_ratio * h * w)
+    if model.masking not in MASKS:
+        raise ValueError(f"config.model.masking is {', '.join(MASKS)}, not {model.masking!r}.")
+    frames, places = MASKS[model.masking]
+    drawn = (batch, t if frames else 1, h * w if places else 1)
+    hidden = int(model.mask_ratio * (h * w if places else t))
     if mask is None:
-        rank = jnp.argsort(jnp.argsort(jax.random.uniform(model.make_rng("dropout"), (batch, h * w))))
-        mask = jnp.broadcast_to((rank < hidden)[:, None], (batch, t, h * w)).reshape(batch, -1)
-    return jnp.argsort(mask, axis=1, stable=True), t * (h * w - hidden)
+        noise = jax.random.uniform(model.make_rng("dropout"), drawn)
+        axis = 2 if places else 1
+        rank = jnp.argsort(jnp.argsort(noise, axis), axis)
+        mask = jnp.broadcast_to(rank < hidden, (batch, t, h * w)).reshape(batch, -1)
+    visible = t * (h * w - hidden) if places else (t - hidden) * h * w
+    return jnp.argsort(mask, axis=1, stable=True), visible
 
 
 def patches(video, tubelet):
