@@ -10,8 +10,8 @@ is the same without a start. All are evaluated on 480 videos, the first of them 
 Without a word after the colon it is `scratch`; `smoke` is `pretrain` in seconds. Targets are pixels as the net sees
 them: patches of mean 0 and variance 1, the paper's choice, are mostly noise in these flat pictures (a loss of 0.986
 after 1700 steps, where 1 is that of the mean).
-Hardware and cost: one CPU core; six minutes to pre-train, four each for the others. Expected (2026-11-22): fine-tuned
-80.8 %, from scratch 78.3 %, which 480 videos hardly tell apart; with 80 labelled videos 59.8 % and 75.8 %. So short a
+Hardware and cost: one CPU core; six minutes to pre-train, four each for the others. Expected: fine-tuned 80.8 %, from
+scratch 78.3 %, which 480 videos hardly tell apart; with 80 labelled videos 59.8 % and 75.8 % (2026-11-22). So short a
 pre-training does not pay. Chance is 12.5 % top-1.
 """
 
