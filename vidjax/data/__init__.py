@@ -8,7 +8,6 @@ A batch is {inputs: {wire key: array}, label, mask, index, error}, and `task` fo
 says what the inputs are.
 """
 
-import contextlib
 import dataclasses
 import difflib
 import sys
@@ -114,25 +113,6 @@ class Ordered:
     def __getitem__(self, position):
         index = self.order[position]
         return self.source[index] | {"index": index, "position": position}
-
-
-@dataclasses.dataclass(frozen=True)
-class Gridded:
-    """Records that carry `frames` and `size`, the shape of their clips, which is that of the batch they are in.
-
-    `rows` is the number of records in a base batch.
-    """
-
-    records: object
-    grids: multigrid.Multigrid
-    rows: int
-
-    def __len__(self):
-        return len(self.records)
-
-    def __getitem__(self, position):
-        grid = self.grids.at(self.grids.step(position // self.rows))
-        return self.records[position] | {"frames": grid.frames, "size": grid.size}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -339,35 +319,8 @@ def train(cfg, source, *, seed, step=0, block=0, blocks=1):
         ds = ds.map(Joined())
     if not cfg["multigrid"]:
         return iterate(ds[step * blocks + block :: blocks], cfg)
-    part = grain.MapDataset.source(Part(ds, grids, block, blocks))[grids.first(step) :]
-    return merged(iterate(part, cfg), grids, step)
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """The pieces of base batches, in order, of which part `block` of `blocks` of every multigrid batch consists."""
-
-    pieces: object
-    grids: multigrid.Multigrid
-    block: int
-    blocks: int
-
-    def __len__(self):
-        return len(self.pieces) // self.blocks
-
-    def __getitem__(self, base):
-        step = self.grids.step(base)
-        first, count = self.grids.first(step), self.grids.at(step).batches
-        return self.pieces[first * self.blocks + self.block * count + base - first]
-
-
-def merged(pieces, grids, step):
-    """Batches of as many pieces as each step from `step` on takes."""
-    with contextlib.closing(pieces):
-        while True:
-            several = [next(pieces) for _ in range(grids.at(step).batches)]
-            yield stacked(several, np.concatenate)
-            step += 1
+    part = grain.MapDataset.source(multigrid.Part(ds, grids, block, blocks))[grids.first(step) :]
+    return multigrid.merged(iterate(part, cfg), grids, step, lambda pieces: stacked(pieces, np.concatenate))
 
 
 def grids_of(cfg):
@@ -377,7 +330,7 @@ def grids_of(cfg):
 
 def endless(cfg, source, places):
     """A source's records without end, in the order `places`, each with the shape of its clip."""
-    return Gridded(Ordered(source, places), grids_of(cfg), cfg["batch_size"] // cfg["repeats"])
+    return multigrid.Gridded(Ordered(source, places), grids_of(cfg), cfg["batch_size"] // cfg["repeats"])
 
 
 def order_of(cfg, source, seed):

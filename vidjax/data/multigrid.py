@@ -5,6 +5,7 @@ number of pixels; which clips are in batch n, and what shape they have, are func
 """
 
 import bisect
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -100,6 +101,52 @@ class Multigrid:
             return []
         shown = [", ".join(f"{g.batches * batch_size} of {g.frames}x{g.size}x{g.size}" for g in p) for p in self.phases]
         return [f"from step {step} batches of clips: {text}" for step, text in zip((0, *self.long), shown, strict=True)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gridded:
+    """Records that carry `frames` and `size`, the shape of their clips, which is that of the batch they are in.
+
+    `rows` is the number of records in a base batch.
+    """
+
+    records: object
+    grids: Multigrid
+    rows: int
+
+    def __len__(self):
+        return len(self.records)
+
+    def __getitem__(self, position):
+        grid = self.grids.at(self.grids.step(position // self.rows))
+        return self.records[position] | {"frames": grid.frames, "size": grid.size}
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The pieces of base batches, in order, of which part `block` of `blocks` of every multigrid batch consists."""
+
+    pieces: object
+    grids: Multigrid
+    block: int
+    blocks: int
+
+    def __len__(self):
+        return len(self.pieces) // self.blocks
+
+    def __getitem__(self, base):
+        step = self.grids.step(base)
+        first, count = self.grids.first(step), self.grids.at(step).batches
+        return self.pieces[first * self.blocks + self.block * count + base - first]
+
+
+def merged(pieces, grids, step, join):
+    """Batches of as many pieces as each step from `step` on takes, each what `join` makes of a list of them."""
+    with contextlib.closing(pieces):
+        while True:
+            several = [next(pieces) for _ in range(grids.at(step).batches)]
+            yield join(several)
+            step += 1
 
 
 def _before(grids, steps):
