@@ -11,7 +11,7 @@ steps (cross-entropy, SGD): ir-CSN-26, and bottlenecks of X3D-S's four stages (F
 13 frames of 160x160), two a stage, without squeeze-and-excitation. Needs `pip install torch` (CPU build).
 
 Run it on an otherwise idle machine: 2 threads on 2 cores that other jobs share measure the scheduler.
-2026-11-22, EPYC, jax 0.10.2, torch 2.13, --rounds 7: depthwise forward and backward 0.61-1.07, forward alone 1.5-3.0;
+2026-11-22, EPYC, jax 0.10.2, torch 2.13, --rounds 7: depthwise forward and backward 0.61-1.07, forward alone 1.7-5.3;
 32 and 4 groups 3.44 and 2.64; ir-CSN-26 1.05 (PyTorch's default layout: 0.90), X3D-S bottlenecks 0.98 (a step).
 """
 
