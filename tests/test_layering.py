@@ -48,6 +48,8 @@ ALLOWED = {
     "data_main": {"bench", "commandline", "config", "data", "flow", "logs"},
     "progress": set(),
     "logs": {"progress"},
+    "sockets": set(),
+    "peers": {"sockets"},
     "config": set(),
     "sharding": set(),
     "averages": {"nn"},
@@ -55,7 +57,7 @@ ALLOWED = {
     "losses": set(),
     "checkpoint": {"checkpoint"},
     "report": {"progress"},
-    "commandline": {"__version__", "config", "data", "optim", "transfer"},
+    "commandline": {"__version__", "config", "data", "optim", "peers", "transfer"},
     "transfer": {"checkpoint", "inflate"},
     "series": {"models"},
     "converted": {"__version__", "weights", "checkpoint", "config", "convert", "data", "evaluate", "models"},
@@ -69,7 +71,7 @@ ALLOWED = {
     "predict": {"checkpoint", "config", "data", "evaluate", "inputs", "models"},
     "train": {
         *("averages", "checkpoint", "config", "data", "evaluate", "inputs", "logs", "losses", "mixing", "models"),
-        *("nn", "optim", "sharding", "transfer"),
+        *("nn", "optim", "peers", "sharding", "transfer"),
     },
 }
 

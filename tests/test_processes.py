@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import platform
 import random
 import signal
 import socket
@@ -44,12 +45,12 @@ def launch(workdir, *words, command="train"):
         return subprocess.Popen([*VIDJAX, command, f"--workdir={workdir}", *words], stdout=log, stderr=log)
 
 
-def launch_two(workdir, *words, command="train"):
+def launch_two(workdir, *words, command="train", each=((), ())):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     group = (f"--coordinator=localhost:{port}", "--processes=2")
-    return [launch(workdir, *group, f"--process={i}", *words, command=command) for i in range(2)]
+    return [launch(workdir, *group, f"--process={i}", *words, *each[i], command=command) for i in range(2)]
 
 
 def output(workdir):
@@ -113,6 +114,26 @@ def test_sigterm_to_one_of_two_processes_stops_both_at_one_step(videos, tmp_path
     step = checkpoint.Checkpoints(str(workdir), write=False).latest_step()
     assert 3 <= step < 1000
     assert output(workdir).count(f"step {step} is saved") == 2
+
+
+@pytest.mark.parametrize(("victim", "sign"), [(0, "KILL"), (1, "STOP")])  # all four: chaos.py peers
+def test_a_lost_process_is_named_by_the_other(videos, tmp_path, victim, sign):
+    workdir = prepare(tmp_path, videos)
+    both = launch_two(workdir, "--config.mesh.data=2", "--config.steps=100000", "--config.peers=3")
+    while all(process.poll() is None for process in both) and "step 3/100000" not in output(workdir):
+        time.sleep(0.02)
+    both[victim].send_signal(getattr(signal, f"SIG{sign}"))
+    assert both[1 - victim].wait(30) == 76, output(workdir)
+    both[victim].kill()
+    both[victim].wait()
+    role, why = (
+        ("", " (the coordinator)")[victim == 0],
+        {"KILL": "its connection closed", "STOP": "it was silent for 3 s"},
+    )
+    sentence = (
+        f"vidjax: process {victim}{role} on {platform.node()} was lost: {why[sign]}; start the same command again"
+    )
+    assert output(workdir).count(sentence) == 1, output(workdir)
 
 
 @pytest.fixture(scope="module")

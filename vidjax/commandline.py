@@ -84,7 +84,7 @@ def add_config(values, argv, load, needs_workdir):
 
 def complete(cfg):
     """A config with every value that it may leave out, so that each is a flag."""
-    from vidjax import data, optim, transfer
+    from vidjax import data, optim, peers, transfer
     from vidjax.data import sources
 
     defaults = {
@@ -93,6 +93,7 @@ def complete(cfg):
         "mix": {"mixup": 0.0, "cutmix": 0.0},
         "optim": optim.DEFAULTS,
         "init": transfer.DEFAULTS,
+        "peers": peers.PATIENCE,
     }
     return config.complete(cfg, defaults)
 

@@ -11,7 +11,7 @@ import traceback
 from absl import flags
 
 import vidjax
-from vidjax import config
+from vidjax import config, peers
 from vidjax.commandline import UsageError, choose, parse, take, workdir_flag
 
 BUGS = (AttributeError, LookupError, NameError, TypeError, ArithmeticError, AssertionError)  # never a user's doing
@@ -19,6 +19,7 @@ BUGS = (AttributeError, LookupError, NameError, TypeError, ArithmeticError, Asse
 # jaxlib that does not know the flag would abort, hence the versions that were tried.
 EIGEN, EIGEN_IN = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT", ("0.10.", "0.11.", "0.12.0")
 EXIT_STOPPED = 75  # a signal stopped training after its state was saved: start the same command again
+EXIT_LOST = peers.EXIT_LOST  # 76, a peer process or the coordinator was lost: start the same command again
 
 
 def train(argv):
@@ -341,6 +342,7 @@ def process_flags(values):
     flags.DEFINE_string("coordinator", "", text, flag_values=values)
     flags.DEFINE_integer("processes", None, "number of processes, with --coordinator=host:port", flag_values=values)
     flags.DEFINE_integer("process", None, "number of this one, with --coordinator=host:port", flag_values=values)
+    flags.DEFINE_float("join_timeout", 300.0, "seconds to wait for all processes; default 300", flag_values=values)
 
 
 def from_run(file, workdir, init_from=None):
@@ -381,18 +383,22 @@ def of_step(argv):
 
 def join(argv):
     """Joins the processes of a multi-process run, before anything touches a device."""
-    coordinator, processes, process = (take(argv, name)[0] for name in ("coordinator", "processes", "process"))
+    names = ("coordinator", "processes", "process", "join_timeout")
+    coordinator, processes, process, timeout = (take(argv, name)[0] for name in names)
     if not coordinator:
         return
-    import jax
-
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    if coordinator == "auto":
-        jax.distributed.initialize()
-    elif processes and process:
-        jax.distributed.initialize(coordinator, int(processes), int(process))
-    else:
+    if coordinator != "auto" and not (processes and process):
         raise UsageError("--coordinator=host:port needs --processes=N and --process=I, this one's number from 0.")
+    try:
+        numbers = [None, None] if coordinator == "auto" else [int(processes), int(process)]
+        timeout = float(timeout or 300)
+    except ValueError:
+        raise UsageError("--processes, --process and --join_timeout are numbers.") from None
+    if coordinator != "auto" and not 0 <= numbers[1] < numbers[0]:
+        raise UsageError(
+            f"--process={process} is none of 0 ... {numbers[0] - 1}, the numbers of {processes} processes."
+        )
+    peers.join(coordinator, *numbers, timeout)
 
 
 def tell(report):
@@ -409,24 +415,42 @@ def main(argv):
     try:
         return choose("vidjax", COMMANDS, argv)
     except KeyboardInterrupt:
+        leave(name, "stopped by Ctrl-C", 130)
         print(f"{name}: stopped", file=sys.stderr)
         return 130
     except Exception as error:
-        leave(name)
         raised_in = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        if isinstance(error, BUGS) or not raised_in.is_relative_to(pathlib.Path(vidjax.__file__).parent):
+        ours = not isinstance(error, BUGS) and raised_in.is_relative_to(pathlib.Path(vidjax.__file__).parent)
+        if of_the_devices(error):
+            leave(name, traceback.format_exc(), wait=True)
+        leave(name, error if ours else traceback.format_exc())
+        if not ours:
             raise
         print(f"{name}: {error}", file=sys.stderr)
         return 1
 
 
-def leave(name):
-    """In a run of several processes, ends this one at once: the others wait for it no longer than they must."""
-    jax = sys.modules.get("jax")
-    if jax and jax.distributed.is_initialized() and jax.process_count() > 1:
-        print(f"{name}: process {jax.process_index()} failed:\n{traceback.format_exc()}", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(1)
+def of_the_devices(error):
+    """Whether an error comes from the runtime, as where another process left in the middle of a sum over all."""
+    seen = []
+    while error and error not in seen:
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return any(type(one).__name__ in ("JaxRuntimeError", "XlaRuntimeError") for one in seen)
+
+
+def leave(name, error, code=1, wait=False):
+    """In a run of several processes, tells the others of an error and ends this one at once: they shall not wait.
+
+    With `wait` first finds out whether the error is but another's end, in which case that one is named instead.
+    """
+    if not peers.watch or not peers.watch.here.is_set():
+        return
+    if wait:
+        peers.watch.await_verdict()
+    print(f"{name}: process {peers.watch.process} failed: {error}", file=sys.stderr, flush=True)
+    peers.watch.end("error", str(error).strip().splitlines()[-1])
+    os._exit(code)
 
 
 def run():

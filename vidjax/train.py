@@ -31,6 +31,7 @@ from vidjax import (
     models,
     nn,
     optim,
+    peers,
     sharding,
     transfer,
 )
@@ -163,6 +164,7 @@ class Run:
 def prepare(cfg, workdir):
     """Opens the data and the workdir and makes or restores the state, before any step is paid for."""
     os.makedirs(workdir, exist_ok=True)
+    peers.wait_at_most(cfg.get("peers", peers.PATIENCE))
     mesh = sharding.make_mesh(**cfg.mesh)
     source, held_out = open_sources(cfg)
     process, net = jax.process_index(), inputs.load_net(data.options(cfg.data), sharding.replicated(mesh))
