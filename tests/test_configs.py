@@ -7,7 +7,7 @@ import jax
 import pytest
 import tiny
 
-from vidjax import config, fit, train
+from vidjax import config, fit, sharding, train
 
 FILES = sorted(pathlib.Path(tiny.ROOT, "configs").glob("*.py"))
 FITTED = [file for file in FILES if "svm" in config.from_file(str(file))]  # for `vidjax fit`, not for `vidjax train`
@@ -35,7 +35,7 @@ def videos(tmp_path_factory):
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_config_builds_and_says_how_to_run_it(file):
-    assert KEYS <= set(config.from_file(str(file))) <= KEYS | {"init", "init_from", "mix"}
+    assert KEYS <= set(config.from_file(str(file))) <= KEYS | {"init", "init_from", "mix", *sharding.DEFAULTS}
     text = ast.get_docstring(ast.parse(file.read_text()))
     assert f"vidjax train --config=configs/{file.name}" in text
     assert "Hardware and cost:" in text

@@ -34,7 +34,7 @@ ALLOWED = {
     "rules": set(),
     "backbones": {"nn", "backbones", "rules"},
     "recurrent": {"nn"},
-    "transformer": set(),
+    "transformer": {"sequence", "sharding"},
     "models": {"backbones", "models", "nn", "recurrent", "rules", "transformer"},
     "tflite": set(),
     "weights": {"tflite"},
@@ -52,12 +52,14 @@ ALLOWED = {
     "peers": {"sockets"},
     "config": set(),
     "sharding": set(),
+    "parallel": {"sharding"},
+    "sequence": {"sharding"},
     "averages": {"nn"},
     "optim": {"averages", "sharding"},
     "losses": set(),
     "checkpoint": {"checkpoint"},
     "report": {"progress"},
-    "commandline": {"__version__", "config", "data", "optim", "peers", "transfer"},
+    "commandline": {"__version__", "config", "data", "optim", "sharding", "peers", "transfer"},
     "transfer": {"checkpoint", "inflate"},
     "series": {"models"},
     "converted": {"__version__", "weights", "checkpoint", "config", "convert", "data", "evaluate", "models"},
@@ -71,7 +73,7 @@ ALLOWED = {
     "predict": {"checkpoint", "config", "data", "evaluate", "inputs", "models"},
     "train": {
         *("averages", "checkpoint", "config", "data", "evaluate", "inputs", "logs", "losses", "mixing", "models"),
-        *("nn", "optim", "peers", "sharding", "transfer"),
+        *("nn", "optim", "parallel", "peers", "sharding", "transfer"),
     },
 }
 

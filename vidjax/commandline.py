@@ -84,10 +84,10 @@ def add_config(values, argv, load, needs_workdir):
 
 def complete(cfg):
     """A config with every value that it may leave out, so that each is a flag."""
-    from vidjax import data, optim, peers, transfer
+    from vidjax import data, optim, peers, sharding, transfer
     from vidjax.data import sources
 
-    defaults = {
+    defaults = sharding.DEFAULTS | {
         "data": data.DEFAULTS | sources.DEFAULTS,
         "eval": {"protocol": "", "precise_bn": 0},
         "mix": {"mixup": 0.0, "cutmix": 0.0},

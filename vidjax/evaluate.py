@@ -61,6 +61,7 @@ def make_step(cfg, model, mesh, places, source, feature=""):
         feature=feature,
     )
     batch, whole = jax.sharding.NamedSharding(mesh, sharding.BATCH), sharding.replicated(mesh)
+    step = sharding.for_mesh(step, mesh, cfg.get("sequence", "gather"))
     return jax.jit(step, in_shardings=(places, batch, whole), out_shardings=whole)
 
 

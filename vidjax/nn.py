@@ -15,6 +15,7 @@ _lowering = contextvars.ContextVar("lowering", default=None)
 NONE = "(?!)"  # a pattern that matches nothing
 _frozen = contextvars.ContextVar("frozen", default=NONE)
 _momentum = contextvars.ContextVar("momentum", default=None)
+_groups = contextvars.ContextVar("groups", default=1)
 
 
 @contextlib.contextmanager
@@ -50,6 +51,20 @@ def norm_momentum(momentum):
         yield
     finally:
         _momentum.reset(token)
+
+
+@contextlib.contextmanager
+def norm_groups(count):
+    """Within it, batch norms in training normalise each of `count` equal runs of the batch by its own statistics.
+
+    As the devices of a data-parallel run do for themselves, on any number of devices. What is kept is the mean of the
+    groups' statistics. ValueError, where a norm sees it, for a batch that does not divide.
+    """
+    token = _groups.set(count)
+    try:
+        yield
+    finally:
+        _groups.reset(token)
 
 
 def normalise(video, mean, std, order="RGB"):
@@ -161,6 +176,7 @@ class Conv3D(nn.Module):
 class BatchNorm(nn.Module):
     """Batch normalisation over every axis but the last, statistics in float32 and over the global batch.
 
+    Or over each of `norm_groups`.
     Params `scale` (unless `use_scale` is off), `bias` (C,); stats `mean`, `var` (C,). As in PyTorch the running
     variance is the unbiased one.
     """
@@ -184,15 +200,24 @@ class BatchNorm(nn.Module):
         if use_running_average:
             mean, var = running_mean.value, running_var.value
         else:
-            axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
-            mean = jnp.mean(x, axes, dtype=jnp.float32)
-            square = jnp.mean(jnp.square(x.astype(jnp.float32)), axes)
+            groups = 1 if self.is_initializing() else _groups.get()
+            if x.shape[0] % groups:
+                raise ValueError(f"A batch of {x.shape[0]} does not divide into the {groups} groups of config.bn.")
+            parts = x.reshape(groups, x.shape[0] // groups, *x.shape[1:]) if groups > 1 else x
+            axes, count = tuple(range(int(groups > 1), parts.ndim - 1)), x.size // x.shape[-1] // groups
+            mean = jnp.mean(parts, axes, dtype=jnp.float32)
+            square = jnp.mean(jnp.square(parts.astype(jnp.float32)), axes)
             var = jnp.maximum(square - jnp.square(mean), 0)
             if not self.is_initializing():
                 m = self.momentum if _momentum.get() is None else _momentum.get()
-                unbiased = var * (count / max(count - 1, 1))
-                running_mean.value = m * running_mean.value + (1 - m) * mean
-                running_var.value = m * running_var.value + (1 - m) * unbiased
+                of_all, unbias = lambda v: v.reshape(groups, -1).mean(0), count / max(count - 1, 1)
+                running_mean.value = m * running_mean.value + (1 - m) * of_all(mean)
+                running_var.value = m * running_var.value + (1 - m) * of_all(var) * unbias
+            if groups > 1:
+                scale, bias = (jnp.broadcast_to(v, mean.shape) for v in (scale, bias))
+                weight = scale * jax.lax.rsqrt(var + self.epsilon)
+                place = lambda v: v.reshape(groups, *(1,) * (x.ndim - 1), *shape)  # noqa: E731
+                return (parts * place(weight) + place(bias - mean * weight)).astype(self.dtype).reshape(x.shape)
         weight = scale * jax.lax.rsqrt(var + self.epsilon)
         weight, shift = (jnp.broadcast_to(v, (1,) * (x.ndim - 1) + shape) for v in (weight, bias - mean * weight))
         return (x * weight + shift).astype(self.dtype)

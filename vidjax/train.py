@@ -31,7 +31,7 @@ from vidjax import (
     models,
     nn,
     optim,
-    peers,
+    peers,  ###parallel
     sharding,
     transfer,
 )
@@ -67,7 +67,8 @@ def train_step(state, batch, net=None, *, model, tx, seed, prepare=evaluate.RGB,
 
     `prepare` makes the model's input (`net`: see there); `loss` is a function of (logits, targets), by default softmax
     cross-entropy; `mix` are the arguments of `mixing.mix`; `tasks` is the data set of each class of a mixture; `how`
-    are `weights` (see `losses.total`), `frozen_norms` (see `nn`) and `phases` (see `optim`).
+    are `weights` (see `losses.total`), `frozen_norms` (see `nn`), `phases` (see `optim`), `bn` and `policy` (see
+    `parallel`) and `places` (where parameters are stored, see `sharding.gather`).
     """
     rng = jax.random.fold_in(jax.random.key(seed), state.step)  # a resumed run draws the same numbers
     params = state.variables["params"]
@@ -80,7 +81,9 @@ def train_step(state, batch, net=None, *, model, tx, seed, prepare=evaluate.RGB,
     options = {"allowed": jnp.array(tasks)[None] == batch["task"][:, None]} if tasks else {}
 
     def loss_of(params):
-        with nn.frozen_norms(how.get("frozen_norms") or nn.NONE):
+        params = sharding.gather(params, how["places"]) if "places" in how else params
+        groups = how["bn"](len(batch["mask"])) if "bn" in how else 1
+        with nn.frozen_norms(how.get("frozen_norms") or nn.NONE), nn.norm_groups(groups):
             (logits, out), updated = model.apply(
                 {"params": params, **rest}, seen, train=True, rngs={"dropout": rng}, mutable=list(rest)
             )
@@ -89,6 +92,8 @@ def train_step(state, batch, net=None, *, model, tx, seed, prepare=evaluate.RGB,
         parts = {f"loss_{name}": losses.masked_mean(x, batch["mask"]) for name, x in parts.items() if len(parts) > 1}
         return losses.masked_mean(found, batch["mask"]), (logits, updated, parts)
 
+    if how.get("policy"):
+        loss_of = jax.checkpoint(loss_of, policy=how["policy"])
     (value, (logits, updated, parts)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
     updates, opt_state = tx.update(grads, state.opt_state, params)
     if phases := how.get("phases"):  # what rests keeps its statistics too
@@ -117,10 +122,17 @@ def make_step(cfg, model, tx, mesh, multi_label=False, tasks=()):
     init = functools.partial(init_state, model, tx, seed=cfg.seed, example=example)
     shapes = jax.eval_shape(init)
     places = sharding.shardings(shapes, mesh, sharding.rules(cfg.sharding))
+    sharding.check_used(places, mesh, cfg.sharding)
+    model, policy = parallel.remat(model, cfg.get("remat", "none"))
     kind = losses.sigmoid_cross_entropy if multi_label else losses.softmax_cross_entropy
     how = {key: cfg.optim.get(key) for key in ("frozen_norms", "phases")}
     options = cfg.loss.to_dict()
     how["weights"] = options.pop("weights", {})
+    how |= {
+        "bn": parallel.norm_groups(cfg.get("bn", "global"), mesh),
+        "places": places.variables["params"],
+        "policy": policy,
+    }
     step = functools.partial(
         train_step,
         model=model,
@@ -132,6 +144,7 @@ def make_step(cfg, model, tx, mesh, multi_label=False, tasks=()):
         tasks=tasks,
         **how,
     )
+    step = sharding.for_mesh(step, mesh, cfg.get("sequence", "gather"))
     batch, whole = jax.sharding.NamedSharding(mesh, sharding.BATCH), sharding.replicated(mesh)
     step = jax.jit(step, in_shardings=(places, batch, whole), out_shardings=(places, whole), donate_argnums=0)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, places)

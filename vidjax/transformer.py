@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vidjax import sequence, sharding
+
 _attention = contextvars.ContextVar("attention", default=None)
 BLOCK = 512  # queries at a time in blocked attention
 
@@ -32,10 +34,11 @@ def attend(q, k, v, bias=None, *, scale=None):
     """Scaled dot-product attention: q (..., N, H, D), k and v (..., M, H, D) -> (..., N, H, D) of v's type.
 
     `bias` is added to the scores before the softmax and broadcasts to (..., H, N, M); `scale` is 1 / sqrt(D) unless
-    given. The softmax is float32.
+    given. The softmax is float32. Where tokens are split over a mesh (sequence.py), it runs on each device's part.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    return ATTENTION[_attention.get() or _choose(q, k, bias)](q, k, v, bias, scale)
+    way = ATTENTION[_attention.get() or _choose(q, k, bias)]
+    return sequence.attend(q, k, v, scale, way) if sequence.splits(q, bias) else way(q, k, v, bias, scale)
 
 
 def _choose(q, k, bias):
@@ -160,11 +163,34 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x):
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        x = jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
-        if not self.use_bias:
-            return x
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-        return x + jnp.broadcast_to(bias, (1,) * (x.ndim - 1) + bias.shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
+        return _linear(x, kernel, bias, self.dtype)
+
+
+def _linear(x, kernel, bias, dtype):
+    x = jnp.dot(x.astype(dtype), kernel.astype(dtype))
+    return x if bias is None else x + jnp.broadcast_to(bias.astype(dtype), (1,) * (x.ndim - 1) + bias.shape)
+
+
+class Joint(nn.Module):
+    """`count` linear layers of one width whose parameters lie side by side: (..., D) -> count of (..., D).
+
+    One product on one device; of several that split heads each has its own columns of every layer.
+    """
+
+    count: int
+    use_bias: bool = True
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x):
+        d, here = x.shape[-1], sharding.tracing()
+        kernel = self.param("kernel", nn.initializers.truncated_normal(0.02), (d, self.count * d))
+        bias = self.param("bias", nn.initializers.zeros, (self.count * d,)) if self.use_bias else None
+        if here is None or here.mesh.shape["tensor"] == 1:
+            return jnp.split(_linear(x, kernel, bias, self.dtype), self.count, -1)
+        parts = [sharding.columns(p, self.count) if p is not None else [None] * self.count for p in (kernel, bias)]
+        return [_linear(x, *part, self.dtype) for part in zip(*parts, strict=True)]
 
 
 class Mlp(nn.Module):
@@ -206,7 +232,7 @@ class SelfAttention(nn.Module):
         if d % self.heads:
             raise ValueError(f"The width {d} does not divide by {self.heads} heads.")
         if self.fused:
-            parts = jnp.split(Dense(3 * d, bool(self.biases), self.dtype, name="qkv")(x), 3, -1)
+            parts = Joint(3, bool(self.biases), self.dtype, name="qkv")(x)
         else:
             names = ("query", "key", "value")
             parts = [Dense(d, name[0] in self.biases, self.dtype, name=name)(x) for name in names]
@@ -287,6 +313,7 @@ def run(parent, block, depth, x, *, rate=0.0, scan=False, remat=False, prefix="b
         out = {}
         for name, own in zip(names, rates, strict=True):
             one = block(name=name)
+            x = sequence.tokens(x)
             x = out[name] = nn.remat(type(one).__call__)(one, x, own) if remat else one(x, own)
         return x, out
     trees = [parent.variables["params"][name] for name in names]
@@ -297,6 +324,7 @@ def run(parent, block, depth, x, *, rate=0.0, scan=False, remat=False, prefix="b
 
     def step(x, at):
         own, own_rate, key = at
+        x = sequence.tokens(x)
         rngs = {"dropout": key} if random else {}
         x = one.apply({"params": own}, x, own_rate if any(rates) else 0.0, rngs=rngs)
         return x, x
