@@ -81,8 +81,9 @@ def test_two_of_one_number_are_named(port):
 def test_coordinator_that_cannot_be_reached(port):
     (text,) = meet(port, (1, 2, {}), timeout=1)
     assert text == (
-        f"process 1 cannot reach process 0 at localhost:{port} within 1 s (Connection refused); localhost is each machine "
-        "itself: on several machines give the name of process 0's; see that process 0 runs and its port is open."
+        f"process 1 cannot reach process 0 at localhost:{port} within 1 s (Connection refused); localhost is "
+        "each machine itself: on several machines give the name of process 0's; see that process 0 runs and its port "
+        "is open."
     )
     (text,) = meet(port, (1, 2, {}), timeout=0.5, host="no-such-host.invalid")
     assert text.startswith(f"process 1 cannot reach process 0 at no-such-host.invalid:{port} within 0.5 s (")

@@ -31,7 +31,8 @@ from vidjax import (
     models,
     nn,
     optim,
-    peers,  ###parallel
+    parallel,
+    peers,
     sharding,
     transfer,
 )
