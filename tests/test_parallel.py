@@ -2,8 +2,14 @@
 
 import collections
 import functools
+import os
+import pathlib
 import re
+import socket
+import subprocess
+import sys
 
+import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,7 +66,9 @@ def make(net, mesh, preset, **changes):
     mesh, model = sharding.make_mesh(**mesh), models.build(cfg.model, num_classes=CLASSES)
     tx, _ = optim.build(cfg.steps, **cfg.optim)
     step, abstract, init = train.make_step(cfg, model, tx, mesh)
-    return step, abstract, init, evaluate.to_devices(batch, mesh, B)
+    block, blocks = sharding.batch_block(mesh, B)
+    own = jax.tree.map(lambda x: x[block * B // blocks : (block + 1) * B // blocks], batch)
+    return step, abstract, init, evaluate.to_devices(own, mesh, B)
 
 
 def curve(net, mesh, preset, steps=3, **changes):
@@ -70,7 +78,8 @@ def curve(net, mesh, preset, steps=3, **changes):
     for _ in range(steps):
         state, metrics = step(state, batch, None)
         losses.append(float(metrics["loss"]))
-    return losses, jax.device_get(state.variables)
+    whole = sharding.replicated(batch["mask"].sharding.mesh)
+    return losses, jax.device_get(jax.jit(lambda x: x, out_shardings=whole)(state.variables))
 
 
 on_one_device = functools.cache(lambda net: curve(net, ONE, "replicate"))
@@ -99,6 +108,47 @@ def test_every_mesh_trains_as_one_device(net, name):
     mesh, preset = MESHES[name]
     kind = "ring" if name.startswith("ring") else "gather"
     assert_close(curve(net, mesh, preset, sequence=kind), on_one_device(net))
+
+
+APART = [  # nets and meshes of several processes, of 4 devices together
+    ("batch norm", {"data": 4}, "replicate"),
+    ("layer norm", {"data": 2, "tensor": 2}, "fsdp_tensor"),
+    ("two streams", {"data": 2, "fsdp": 2}, "fsdp"),
+]
+
+
+def process(port, count, number, out):
+    """One process of `count`: the curves of APART, written by the first."""
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"localhost:{port}", count, number)
+    found = [list(curve(*case)) for case in APART]
+    if number == 0:
+        pathlib.Path(out).write_bytes(flax.serialization.msgpack_serialize(found))
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_processes_train_as_one_device(count, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={4 // count}"
+    env = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join([str(tiny.ROOT), str(tiny.ROOT / "tests")])}
+    code = "import sys, test_parallel; test_parallel.process(*map(int, sys.argv[1:4]), sys.argv[4])"
+    words = [sys.executable, "-c", code, str(port), str(count)]
+    with open(tmp_path / "log", "w") as log:
+        several = [
+            subprocess.Popen([*words, str(i), str(tmp_path / "out")], env=env, stdout=log, stderr=log)
+            for i in range(count)
+        ]
+        try:
+            codes = [one.wait(timeout=240) for one in several]
+        finally:
+            for one in several:
+                one.kill()
+    assert set(codes) == {0}, (tmp_path / "log").read_text()[-3000:]
+    found = flax.serialization.msgpack_restore((tmp_path / "out").read_bytes())
+    for (net, _, _), one in zip(APART, found, strict=True):
+        assert_close(one, on_one_device(net))
 
 
 COLLECTIVE = re.compile(r"= \S.*? (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
@@ -219,7 +269,7 @@ def test_what_is_computed_again_changes_nothing(net, kind):
 
 def test_dots_keep_less():
     """The bytes that a step of the batch-norm net keeps for its gradient: norms and activations are left out."""
-    kept = {}
+    kept, rngs = {}, {"dropout": jax.random.key(1)}
     for kind in ("none", "dots"):
         cfg, batch = parts("batch norm")
         model, policy = parallel.remat(models.build(cfg.model, num_classes=CLASSES), kind)
@@ -227,7 +277,7 @@ def test_dots_keep_less():
         variables = jax.jit(lambda x, m=model: m.init(jax.random.key(0), x, train=False))(video)
 
         def loss(params, x, v=variables, m=model):
-            return m.apply(v | {"params": params}, x, train=True, mutable=["batch_stats"], rngs=KEY)[0][0].sum()
+            return m.apply(v | {"params": params}, x, train=True, mutable=["batch_stats"], rngs=rngs)[0][0].sum()
 
         loss = jax.checkpoint(loss, policy=policy) if policy else loss
         _, back = jax.vjp(loss, variables["params"], video)
@@ -235,7 +285,6 @@ def test_dots_keep_less():
     assert kept["dots"] < 0.7 * kept["none"]
 
 
-KEY = {"dropout": jax.random.key(1)}
 WRONG = {
     "config.sharding 'zero' is no preset": {"preset": "zero"},
     "config.mesh.tensor=8, but config.sharding 'fsdp_tensor' splits no parameter": {
