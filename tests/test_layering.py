@@ -50,6 +50,11 @@ ALLOWED = {
     "logs": {"progress"},
     "sockets": set(),
     "peers": {"sockets"},
+    "goodput": set(),
+    "ends": set(),
+    "finite": set(),
+    "window": {"finite"},
+    "preflight": {"config", "data", "ends", "finite", "models", "optim", "peers", "sharding", "transfer"},
     "config": set(),
     "sharding": set(),
     "parallel": {"sharding"},
@@ -71,9 +76,15 @@ ALLOWED = {
     "splits": {"report"},
     "evaluate": {"checkpoint", "config", "data", "inputs", "logs", "models", "report", "sharding"},
     "predict": {"checkpoint", "config", "data", "evaluate", "inputs", "models"},
+    "state": {"averages"},
+    "loop": {
+        *("averages", "data", "ends", "evaluate", "finite", "inputs", "logs", "preflight", "sharding", "state"),
+        "window",
+    },
     "train": {
-        *("averages", "checkpoint", "config", "data", "evaluate", "inputs", "logs", "losses", "mixing", "models"),
-        *("nn", "optim", "parallel", "peers", "sharding", "transfer"),
+        *("checkpoint", "config", "data", "evaluate", "finite", "goodput", "inputs", "logs", "loop", "losses"),
+        *("mixing", "models", "nn", "optim", "parallel", "peers", "preflight", "sharding", "state", "transfer"),
+        "window",
     },
 }
 

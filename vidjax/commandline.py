@@ -93,7 +93,9 @@ def complete(cfg):
         "mix": {"mixup": 0.0, "cutmix": 0.0},
         "optim": optim.DEFAULTS,
         "init": transfer.DEFAULTS,
+        "on_nan": "stop",
         "peers": peers.PATIENCE,
+        "watchdog": 600.0,
     }
     return config.complete(cfg, defaults)
 

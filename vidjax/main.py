@@ -11,7 +11,7 @@ import traceback
 from absl import flags
 
 import vidjax
-from vidjax import config, peers
+from vidjax import config, goodput, peers
 from vidjax.commandline import UsageError, choose, parse, take, workdir_flag
 
 BUGS = (AttributeError, LookupError, NameError, TypeError, ArithmeticError, AssertionError)  # never a user's doing
@@ -19,6 +19,7 @@ BUGS = (AttributeError, LookupError, NameError, TypeError, ArithmeticError, Asse
 # jaxlib that does not know the flag would abort, hence the versions that were tried.
 EIGEN, EIGEN_IN = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT", ("0.10.", "0.11.", "0.12.0")
 EXIT_STOPPED = 75  # a signal stopped training after its state was saved: start the same command again
+EXIT_STUCK = 77  # the step watchdog found the run stuck: start the same command again
 EXIT_LOST = peers.EXIT_LOST  # 76, a peer process or the coordinator was lost: start the same command again
 
 
@@ -45,7 +46,7 @@ def train(argv):
         summary = splits.run(owner.train, values.config, values.workdir, splits.parse(values.splits))
         print(f"result   {splits.headline(summary)}" if summary else "stopped")
         return 0 if summary else EXIT_STOPPED
-    report = owner.train(values.config, values.workdir)
+    report = owner.train(values.config, values.workdir, goodput.process_start())
     if report is None:
         return EXIT_STOPPED
     if "page" in report:

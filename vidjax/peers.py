@@ -83,6 +83,12 @@ def wait_at_most(seconds):
         watch.patience = seconds
 
 
+def agree(topic, values):
+    """Ends the run, naming the process and the key, unless all processes say the same {name: JSON} on a topic."""
+    if watch:
+        watch.agree(topic, values)
+
+
 def facts():
     """What must be the same in all processes before they talk: versions of JAX, and a digest of vidjax's own code."""
     code, root = hashlib.sha256(), pathlib.Path(__file__).parent
