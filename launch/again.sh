@@ -25,7 +25,7 @@ while true; do
     while true; do
         signalled='' code=0
         wait "$child" || code=$?
-        [[ $signalled ]] && ((code > 128)) || break # the signal ended the wait, the command goes on
+        if [[ ! $signalled ]] || ((code <= 128)); then break; fi # else the signal ended the wait, not the command
     done
     if [[ $stop ]] || ((left == 0 || (code < 75 || code > 77) && code <= 128)); then
         exit "$code"
