@@ -6,9 +6,7 @@
 # 75 a signal stopped it after it was saved, 76 it lost a peer, 77 it was stuck, over 128 a signal ended it (kill -9, an
 # abort, a lack of memory). Other codes are the end: 0 done, 1 an error whose sentence it printed, 2 wrong usage.
 # TERM or Ctrl-C to this script means stop: they are passed on, the run saves, and its code becomes this script's.
-#
-#   RESTARTS   how many times at most; 20 without it, 0 for never
-#   PAUSE      seconds before each; 10 without it
+# At most RESTARTS times (20; 0 for never), PAUSE seconds (10) before each.
 set -euo pipefail
 
 left=${RESTARTS:-20} stop='' signalled='' child=''
@@ -21,7 +19,7 @@ trap note TERM INT
 while true; do
     "$@" &
     child=$!
-    [[ ! $stop ]] || kill -TERM "$child" # the signal came before
+    [[ ! $stop ]] || kill -TERM "$child"
     while true; do
         signalled='' code=0
         wait "$child" || code=$?
@@ -34,6 +32,9 @@ while true; do
     echo "again.sh: exit code $code; starting it again in ${PAUSE:-10} s, $left more times at most" >&2
     sleep "${PAUSE:-10}" &
     child=$!
-    wait "$child" || true
-    [[ ! $stop ]] || exit "$code"
+    [[ $stop ]] || wait "$child" || true
+    if [[ $stop ]]; then
+        kill "$child" 2>/dev/null || true
+        exit "$code"
+    fi
 done
