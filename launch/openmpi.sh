@@ -4,8 +4,9 @@
 #   launch/openmpi.sh node1:8,node2:8 --config=configs/r3d_r2plus1d_18_kinetics400.py --workdir=/shared/runs/r2plus1d
 #
 # Slots are GPUs (JAX gives each process the one of its number on the host), or 1 per CPU host. Open MPI 5 also needs
-# `pip install mpi4py` and JAX 0.12. mpirun would pin each process to one core, and kills one second after a TERM: the
-# options below leave all cores, and two minutes to save. MPIRUN_OPTIONS is added, such as "--allow-run-as-root".
+# `pip install mpi4py` and JAX 0.12. mpirun would pin each process to one core, draw progress bars into logs, and kill
+# one second after a TERM or a lost process: the options below leave all cores, draw none, and give GRACE seconds (30)
+# to save, which always pass. MPIRUN_OPTIONS is added, such as "--allow-run-as-root".
 set -euo pipefail
 
 if [[ $# -lt 2 || $1 == -* ]]; then
@@ -15,5 +16,5 @@ fi
 hosts=$1
 shift
 read -ra options <<<"${MPIRUN_OPTIONS:-}"
-options+=(--host "$hosts" --bind-to none --mca odls_base_sigkill_timeout 120 -x PATH)
+options+=(--host "$hosts" --bind-to none --mca odls_base_sigkill_timeout "${GRACE:-30}" -x PATH -x TERM=dumb)
 exec "$(dirname "$0")/again.sh" mpirun "${options[@]}" vidjax train "$@" --coordinator=auto
