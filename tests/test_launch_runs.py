@@ -1,5 +1,6 @@
 """Launchers with the real program: on this machine, as Slurm's and Open MPI's tasks, and under Slurm itself."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -94,7 +95,7 @@ def test_local_sh_starts_a_killed_run_again_and_passes_a_stop_on(workdir):
     steps = ("--config.steps=1000", "--config.checkpoint_every=4", "--config.peers=5")
     said = lambda text: text in log.read_text()  # noqa: E731
     with open(log, "w") as file:
-        run = subprocess.Popen([*local, *steps], stdout=file, stderr=file, env=env)
+        run = subprocess.Popen([*local, *steps], stdout=file, stderr=file, env=env, start_new_session=True)
         try:
             wait(run, lambda: said("step 6/1000"), log)
             kill(f"--workdir={workdir}", "--process=1")
@@ -103,7 +104,8 @@ def test_local_sh_starts_a_killed_run_again_and_passes_a_stop_on(workdir):
             run.terminate()
             assert run.wait(120) == 75, log.read_text()
         finally:
-            run.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(run.pid, 9)
         wrong = subprocess.run([*local, "--config.stepz=8"], stdout=file, stderr=file, env=env, timeout=240)
     assert said("process 1 on")
     assert said("was lost")

@@ -1,7 +1,6 @@
 """Runs as their users start them: killed, stopped and resumed, on one process and on two."""
 
 import json
-import os
 import pathlib
 import platform
 import random
@@ -142,21 +141,6 @@ def by_two(videos, tmp_path_factory):
     workdir = prepare(tmp_path_factory.mktemp("two"), videos)
     assert wait(launch_two(workdir, "--config.mesh.data=2")) == [0, 0], output(workdir)
     return workdir
-
-
-def test_local_sh_passes_a_stop_on_and_reports_a_failure(videos, tmp_path):
-    workdir = prepare(tmp_path, videos)
-    local = [str(tiny.ROOT / "launch" / "local.sh"), "2", f"--workdir={workdir}", "--config.mesh.data=2"]
-    path = os.environ | {"PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"}
-    with open(workdir / "output_local.txt", "w") as log:
-        run = subprocess.Popen([*local, "--config.steps=1000"], stdout=log, stderr=log, env=path)
-        while run.poll() is None and "step 3/1000" not in output(workdir):
-            time.sleep(0.02)
-        run.terminate()
-        assert wait([run]) == [75], output(workdir)
-        wrong = subprocess.run([*local, "--config.stepz=8"], stdout=log, stderr=log, env=path, timeout=240)
-    assert wrong.returncode == 1
-    assert "the config has no key 'stepz'" in output(workdir)
 
 
 def test_two_processes_train_save_and_evaluate_as_one(reference, by_two):
