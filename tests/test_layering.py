@@ -81,6 +81,11 @@ ALLOWED = {
         *("averages", "data", "ends", "evaluate", "finite", "inputs", "logs", "preflight", "sharding", "state"),
         "window",
     },
+    "chips": set(),
+    "hlo": set(),
+    "roofline": set(),
+    "aot": {"config", "data", "hlo", "inputs", "models", "optim", "roofline", "sharding", "train"},
+    "plan": {"aot", "chips", "models"},
     "train": {
         *("checkpoint", "config", "data", "evaluate", "finite", "goodput", "inputs", "logs", "loop", "losses"),
         *("mixing", "models", "nn", "optim", "parallel", "peers", "preflight", "sharding", "state", "transfer"),

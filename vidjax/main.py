@@ -272,6 +272,28 @@ def data(argv):
     return choose("vidjax data", data_main.COMMANDS, argv)
 
 
+def plan(argv):
+    """Compile a config's training step for chips that are not here: memory, collectives, predicted scaling.
+
+    vidjax plan --config=configs/i3d_rgb_kinetics400.py --topology=v5e:4x4 --per_chip=8
+    vidjax plan --config=configs/quickstart.py --topology=cpu:8 --classes=8
+
+    TOPOLOGY is v5e:4x4, v5p:2x2x4, v6e:4x4, h200:8 or cpu:8. Reads no data. TPUs are compiled for with libtpu (extra
+    plan-tpu), GPUs with JAX's CUDA plugin (extra plan-gpu), both without the chips; where these are not installed the
+    CPU's compiler stands in, and the output says what of it not to believe. Exit code 1 if the step does not fit.
+    """
+    file = functools.partial(from_run, init_from=take(argv, "config.init_from")[0])
+    values, _ = parse(plan, argv, [plan_flags], file, workdir=False)
+    if not values.topology:
+        raise UsageError("give --topology=CHIP:SHAPE, such as v5e:4x4, h200:8 or cpu:8.")
+    from vidjax import plan as owner
+
+    options = {"classes": values.classes, "per_chip": values.per_chip, "seconds": values.seconds, "fix": values.fix}
+    found = owner.plan(values.config, values.topology, **options)
+    print(owner.table(found))
+    return 0 if found["fits"] else 1
+
+
 COMMANDS = {
     "train": train,
     "eval": evaluate,
@@ -284,6 +306,7 @@ COMMANDS = {
     "series": series,
     "models": models,
     "data": data,
+    "plan": plan,
 }
 
 
@@ -336,6 +359,18 @@ def convert_flags(values):
 def export_flags(values):
     flags.DEFINE_string("as", None, "the library and its name of the net, SOURCE:ARCH", flag_values=values)
     flags.DEFINE_enum("format", "safetensors", ["safetensors"], "the file's format", flag_values=values)
+
+
+def plan_flags(values):
+    flags.DEFINE_string("topology", "", "the chips, such as v5e:4x4, v5p:2x2x4, h200:8 or cpu:8", flag_values=values)
+    text = "classes of the head; default: config.model.num_classes, else 400"
+    flags.DEFINE_integer("classes", 0, text, flag_values=values)
+    text = "clips a chip and step; default: config.data.batch_size over the chips"
+    flags.DEFINE_integer("per_chip", 0, text, flag_values=values)
+    flags.DEFINE_integer("seconds", 600, "that one compilation may take; default 600", flag_values=values)
+    flags.DEFINE_boolean(
+        "fix", True, "where it does not fit, compile smaller changes until one does", flag_values=values
+    )
 
 
 def process_flags(values):
