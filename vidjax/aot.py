@@ -1,4 +1,4 @@
-"""Compiles the real training step ahead of time, for chips that are not here: `python -m vidjax.aot`, a process of its own.
+"""Compiles the real training step for chips that are not here: `python -m vidjax.aot`, a process of its own.
 
 A request is JSON on standard input, the answer JSON on the last line of standard output. A process of its own, since
 each compiler must be loaded before anything else of JAX is, and one that fails may end its process.
@@ -32,7 +32,7 @@ class PlanError(RuntimeError):
 
 
 def compile_step(request, seconds=600):
-    """What `measure` finds, from a process of its own, ended after `seconds`; raises PlanError with the compiler's word."""
+    """What `measure` finds, in a process of its own, ended after `seconds`; PlanError with the compiler's last word."""
     env = dict(os.environ, JAX_PLATFORMS="cpu", ALLOW_MULTIPLE_LIBTPU_LOAD="1", TPU_SKIP_MDS_QUERY="1")
     env |= {"TPU_WORKER_HOSTNAMES": "localhost", "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_ENABLE_COMPILATION_CACHE": "0"}
     env["TPU_ACCELERATOR_TYPE"] = ACCELERATOR.get(request["chip"], "")
@@ -68,7 +68,7 @@ def devices(request):
 
 
 def measure(request):
-    """Compiles the step of `request` {config, chip, shape, count, compiler, backend, classes}: its figures per device.
+    """Compiles the step of `request` {config, chip, shape, count, compiler, backend, classes}: figures per device.
 
     {devices, memory, state, flops, floor, traffic, compiler_flops, compiler_bytes, collectives, seconds}; or, if it does
     not fit the chip, {error, needs}, what the compiler asks for in bytes.
@@ -130,7 +130,9 @@ def least(cfg, classes, split, count):
     from vidjax import roofline
 
     share = cfg.copy_and_resolve_references()
-    share.mesh, share.data.batch_size = {"data": 1}, max(cfg.data.batch_size // split, 1)
+    with share.unlocked():
+        share.mesh, share.bn = {"data": 1}, "global"
+    share.data.batch_size = max(cfg.data.batch_size // split, 1)
     step, state, batch, net, _ = abstract(share, jax.devices("cpu")[:1], classes)
     found, own = roofline.floor(step.trace(state, batch, net).jaxpr), sum(state_bytes(state).values())
     others = count // split  # devices that share one part of the batch

@@ -32,7 +32,7 @@ class Instruction:
 
 
 def size(shape, fast=True):
-    """Bytes of a shape or tuple of shapes; without `fast`, of what lies in main memory alone (a TPU's S(1) does not)."""
+    """Bytes of a shape or a tuple of them; without `fast`, of what lies in main memory alone: a TPU's S(1) does not."""
     total = 0
     for kind, dims, layout in ARRAY.findall(shape):
         if not fast and re.search(r"S\([1-9]", layout):

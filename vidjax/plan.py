@@ -33,14 +33,13 @@ def plan(cfg, text, *, classes=0, per_chip=0, seconds=600, fix=True):
     found |= {"memory": where.chip.memory or host_memory() / where.count, "model": cfg.model.to_dict()}
     found["step"] = step = compiled(cfg, where, compiler, classes, seconds)
     found["fits"] = fits(step, found["memory"])
-    found["fixed"] = (
-        fixes(cfg, where, compiler, classes, seconds, found["memory"]) if fix and not found["fits"] else None
-    )
+    needed = fix and not found["fits"]
+    found["fixed"] = fixes(cfg, where, compiler, classes, seconds, found["memory"]) if needed else None
     return found
 
 
 def compiled(cfg, where, compiler, classes, seconds):
-    """What aot.measure finds of a config's step; of a smaller slice with the same share where there are too many chips."""
+    """What aot.measure finds of a config's step; of a smaller slice, with the same share, where the chips are many."""
     shape, count = smaller(where, LARGEST[compiler])
     share = cfg.copy_and_resolve_references()
     if cfg.data.batch_size % where.count and count != where.count:
@@ -93,10 +92,10 @@ def fixes(cfg, where, compiler, classes, seconds, memory):
 
 def changes(cfg, count):
     """Changes to a config that save memory, the smallest first: dictionaries of flags."""
-    field = models.family(cfg.model.name).Model.__dataclass_fields__.get("remat")
+    blocks = "remat" in models.family(cfg.model.name).Model.__dataclass_fields__
     remat, fsdp = {}, {}
-    if field and not (cfg.model.get("remat") and cfg.model.get("remat") != "none"):
-        remat = {"model.remat": "block" if isinstance(field.default, str) else True}
+    if cfg.get("remat", "none") == "none" and not cfg.model.get("remat"):
+        remat = {"remat": "block" if blocks else "dots"}
     if cfg.sharding == "replicate" and count > 1:
         fsdp = {"sharding": "fsdp", "mesh.data": 1, "mesh.fsdp": -1}
     half, quarter = (halved(cfg, by, count) for by in (2, 4))
@@ -199,7 +198,7 @@ def notes(found):
     yield f"compiled with {names[compiler]}" + (f" in {step['seconds']:.0f} s" if "seconds" in step else "")
     if compiler == "cpu" and where.name != "cpu":
         yield (
-            f"{aot.MODULES[where.chip.backend]} is not installed (extra plan-{where.chip.backend}), so the temporaries, "
+            f"{aot.MODULES[where.chip.backend]} is not installed (extra plan-{where.chip.backend}): the temporaries, "
             "the peak, the traffic and the number and type of collectives are of a CPU's program, not to be believed; "
             "state, FLOPs and the floor of traffic, of which the step is predicted, hold"
         )
@@ -209,8 +208,8 @@ def notes(found):
         yield "a CPU has no published roofline: no step time is predicted; `memory` is this machine's over its devices"
     if step["compiled_for"] != where.count:
         yield (
-            f"compiled for {step['compiled_for']} of {where.count} chips with the same clips each and extrapolated: bytes "
-            "a chip stay, rings grow, beyond a pod or node the network carries each chip's part"
+            f"compiled for {step['compiled_for']} of {where.count} chips with the same clips each and extrapolated: "
+            "bytes a chip stay, rings grow, beyond a pod or node the network carries each chip's part"
         )
     if step["devices"] != step["compiled_for"]:
         yield f"config.mesh takes {step['devices']} of the {step['compiled_for']} chips; config.mesh.data=-1 takes all"
@@ -265,7 +264,9 @@ def work_lines(found):
         once = f"{step['compiler_flops'] / 1e9:.4g} GFLOP, {spoken(step['compiler_bytes'])}"
         lines.append(f"work     the compiler's own count, bodies of loops once: {once}")
     for row in step["collectives"]:
-        lines.append(f"sends    {row['kind']:<18} {row['count']:>4} x, {spoken(row['bytes'])} in all, over {row['group']} devices")
+        lines.append(
+            f"sends    {row['kind']:<18} {row['count']:>4} x, {spoken(row['bytes'])} in all, over {row['group']} devices"
+        )
     return lines or ["sends    nothing"]
 
 

@@ -9,8 +9,8 @@ def floor(closed):
     """Of a ClosedJaxpr {macs, bytes}: multiply-adds of convolutions and products, and what these must read and write.
 
     Each operand is read once and each result written once, of the type it has; all else is taken to be fused into them.
-    The largest array of a product over a batch of matrices is left out: attention's scores need not leave the chip. Zeros
-    that the gradient of a strided convolution multiplies by are not counted. ValueError for products in a while loop.
+    The largest array of a product over a batch of matrices is left out: attention's scores need not leave the chip.
+    Zeros that the gradient of a strided convolution multiplies by do not count. ValueError for products in a while loop.
     """
     macs, moved = _walk(closed.jaxpr)
     return {"macs": macs, "bytes": moved}
