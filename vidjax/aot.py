@@ -45,6 +45,8 @@ def compile_step(request, seconds=600):
         )
     except subprocess.TimeoutExpired:
         raise PlanError(f"the compiler did not end within {seconds} s; give it --seconds=N.") from None
+    if done.returncode == 2:
+        raise PlanError(json.loads(done.stdout.strip().splitlines()[-1])["refused"])
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no message"]
         raise PlanError(f"the {request['compiler']} compiler's process ended with code {done.returncode}: {lines[-1]}")
@@ -68,10 +70,10 @@ def devices(request):
 
 
 def measure(request):
-    """Compiles the step of `request` {config, chip, shape, count, compiler, backend, classes}: figures per device.
+    """Figures per device of the step of `request` {config, chip, shape, count, compiler, backend, classes, compile}.
 
-    {devices, memory, state, flops, floor, traffic, compiler_flops, compiler_bytes, collectives, seconds}; or, if it does
-    not fit the chip, {error, needs}, what the compiler asks for in bytes.
+    {devices, memory, state, flops, floor, traffic, compiler_flops, compiler_bytes, collectives, seconds}; if it
+    does not fit the chip {error, needs}, what the compiler asks for in bytes. Without `compile`, estimated collectives.
     """
     places = devices(request)
     import jax
@@ -82,9 +84,11 @@ def measure(request):
 
     cfg = config.from_dict(request["config"])
     step, state, batch, net, mesh = abstract(cfg, places, request["classes"])
-    began = time.perf_counter()
     found = {"devices": mesh.size, "parts": parts(mesh)} | {"state": state_bytes(state)}
     found |= least(cfg, request["classes"], parts(mesh), mesh.size)
+    if not request["compile"]:
+        return found | {"collectives": estimated(cfg, state, mesh)}
+    began = time.perf_counter()
     try:
         compiled = step.lower(state, batch, net).compile()
     except jax.errors.JaxRuntimeError as error:
@@ -92,6 +96,26 @@ def measure(request):
             raise
         return found | {"error": str(error).splitlines()[0], "needs": asked(str(error))}
     return found | figures(compiled) | {"seconds": time.perf_counter() - began}
+
+
+def estimated(cfg, state, mesh):
+    """Collectives of a step that was not compiled: gradients summed once, FSDP's parameters gathered twice.
+
+    In the type that the net computes in; with BatchNorm over all devices two small sums for each, forth and back.
+    Tensor and sequence parallelism are left out.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    leaves = jax.tree.leaves(state.variables["params"])
+    width = jnp.dtype(cfg.model.get("dtype", "float32")).itemsize
+    split = [x for x in leaves if "fsdp" in str(x.sharding.spec)]
+    rows = [("all-reduce", len(leaves), width * sum(x.size for x in leaves))]
+    norms = jax.tree.leaves(state.variables.get("batch_stats", {})) if cfg.get("bn", "global") == "global" else []
+    rows.append(("all-reduce", 2 * len(norms), 8 * sum(x.size for x in norms)))
+    rows.append(("all-gather", 2 * len(split), 2 * width * sum(x.size for x in split)))
+    keys = ("kind", "count", "bytes", "group")
+    return [dict(zip(keys, (*row, mesh.size), strict=True)) for row in rows if row[1] and mesh.size > 1]
 
 
 def parts(mesh):
@@ -183,4 +207,11 @@ def asked(message):
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(json.load(sys.stdin))))
+    try:
+        print(json.dumps(measure(json.load(sys.stdin))))
+    except Exception as error:
+        said = str(error).strip().splitlines() or [""]
+        print(
+            json.dumps({"refused": said[0] if isinstance(error, ValueError) else f"{type(error).__name__}: {said[0]}"})
+        )
+        sys.exit(2)

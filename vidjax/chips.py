@@ -4,7 +4,8 @@ Figures are of one chip, in bytes, FLOP/s of bf16 and bytes/s. Sources, read 202
 docs.cloud.google.com/tpu/docs; for H200 NVIDIA's data sheet (141 GB, 4.8 TB/s, 989 TFLOP/s without sparsity, NVLink 900
 GB/s both ways). `inside` is the bandwidth one way within a pod (half of the published bidirectional one) or an NVLink
 node, `outside` that of the network beyond: a TPU chip's share of its pod's published data center network, for a GPU one
-adapter of 400 Gbit/s, an assumption about the cluster. So are the latencies: 1 us a hop of a torus, 10 us for NVLink,
+adapter of 400 Gbit/s, an assumption about the cluster. A TPU's published gigabytes are binary, as libtpu
+says. So are the latencies: 1 us a hop of a torus, 10 us for NVLink,
 50 us for a network. A v5p slice is at most 6,144 chips.
 """
 
@@ -31,9 +32,9 @@ class Chip:
 
 
 CHIPS = {
-    "v5e": Chip("tpu", 16e9, 197e12, 819e9, 200e9, 3.125e9, 256, 2, 256),
+    "v5e": Chip("tpu", 16 * 2**30, 197e12, 819e9, 200e9, 3.125e9, 256, 2, 256),
     "v5p": Chip("tpu", 95 * 2**30, 459e12, 2765e9, 600e9, 6.25e9, 6144, 3, 64),
-    "v6e": Chip("tpu", 32e9, 918e12, 1638e9, 400e9, 12.5e9, 256, 2, 256),
+    "v6e": Chip("tpu", 32 * 2**30, 918e12, 1638e9, 400e9, 12.5e9, 256, 2, 256),
     "h200": Chip("gpu", 141e9, 989e12, 4.8e12, 450e9, 50e9, 8, 0),
     "cpu": Chip("cpu", 0, 0, 0, 0, 0, 1, 0),  # a stand-in, for what a mesh of so many devices does
 }

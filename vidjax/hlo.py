@@ -11,6 +11,7 @@ import re
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 BITS = {"pred": 8, "s4": 4, "u4": 4, "bf16": 16, "c64": 64, "c128": 128, "token": 0}
 ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?")
+CONTROL = ("while", "conditional", "call", "fusion", "async-start")
 CALLS = re.compile(r"(?:calls|to_apply|body|condition|branch_computations|true_computation|false_computation)=")
 FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "iota"),
@@ -121,8 +122,8 @@ def runs(computations, entry):
     for name in order:
         for one in computations[name]:
             for inner in _called(one):
-                if inner not in computations or one.opcode in ("reduce", "sort", "scatter", "select-and-scatter"):
-                    continue
+                if inner not in computations or one.opcode not in CONTROL:
+                    continue  # how two numbers are summed or compared
                 if one.opcode == "fusion" or name in fused:
                     fused.add(inner)
                 if inner not in times:

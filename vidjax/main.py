@@ -289,9 +289,10 @@ def plan(argv):
     from vidjax import plan as owner
 
     options = {"classes": values.classes, "per_chip": values.per_chip, "seconds": values.seconds, "fix": values.fix}
+    options["compile"] = values.compile
     found = owner.plan(values.config, values.topology, **options)
     print(owner.table(found))
-    return 0 if found["fits"] else 1
+    return 0 if found["fits"] or not values.compile else 1
 
 
 COMMANDS = {
@@ -368,9 +369,10 @@ def plan_flags(values):
     text = "clips a chip and step; default: config.data.batch_size over the chips"
     flags.DEFINE_integer("per_chip", 0, text, flag_values=values)
     flags.DEFINE_integer("seconds", 600, "that one compilation may take; default 600", flag_values=values)
-    flags.DEFINE_boolean(
-        "fix", True, "where it does not fit, compile smaller changes until one does", flag_values=values
-    )
+    text = "where it does not fit, compile smaller changes until one does"
+    flags.DEFINE_boolean("fix", True, text, flag_values=values)
+    text = "--nocompile only traces, in seconds: no temporaries, estimated collectives"
+    flags.DEFINE_boolean("compile", True, text, flag_values=values)
 
 
 def process_flags(values):

@@ -16,29 +16,35 @@ ROOM = 0.9  # of a chip's memory; the rest is for the runtime, prefetched batche
 CLASSES = 400
 
 
-def plan(cfg, text, *, classes=0, per_chip=0, seconds=600, fix=True):
+def plan(cfg, text, *, classes=0, per_chip=0, seconds=600, fix=True, compile=True):
     """The plan of a config on a topology such as v5e:4x4: what `table` prints.
 
     `classes` and `per_chip` (clips a chip and step) override the config's; `seconds` are what one compilation may take;
-    with `fix` a step that does not fit is compiled again with one change after another until it does. Raises ValueError
-    for what cannot be meant and aot.PlanError where the compiler fails.
+    with `fix` a step that does not fit is compiled again with one change after another until it does. Without `compile`
+    the step is only traced: temporaries are unknown, collectives estimated. Raises ValueError for what cannot be meant
+    and aot.PlanError where the compiler fails.
     """
     where = chips.topology(text)
     cfg = cfg.copy_and_resolve_references()
     if per_chip:
         cfg.data.batch_size = per_chip * where.count
     classes = classes or cfg.model.get("num_classes") or CLASSES
-    compiler = where.chip.backend if importlib.util.find_spec(aot.MODULES[where.chip.backend]) else "cpu"
+    compiler = compiler_of(where.chip)
     found = {"topology": where, "compiler": compiler, "classes": classes, "batch": cfg.data.batch_size}
     found |= {"memory": where.chip.memory or host_memory() / where.count, "model": cfg.model.to_dict()}
-    found["step"] = step = compiled(cfg, where, compiler, classes, seconds)
+    found["step"] = step = compiled(cfg, where, compiler, classes, seconds, compile)
     found["fits"] = fits(step, found["memory"])
-    needed = fix and not found["fits"]
+    needed = fix and compile and not found["fits"]
     found["fixed"] = fixes(cfg, where, compiler, classes, seconds, found["memory"]) if needed else None
     return found
 
 
-def compiled(cfg, where, compiler, classes, seconds):
+def compiler_of(chip):
+    """The compiler that makes programs for a chip, "cpu" where it is not installed."""
+    return chip.backend if importlib.util.find_spec(aot.MODULES[chip.backend]) else "cpu"
+
+
+def compiled(cfg, where, compiler, classes, seconds, compile=True):
     """What aot.measure finds of a config's step; of a smaller slice, with the same share, where the chips are many."""
     shape, count = smaller(where, LARGEST[compiler])
     share = cfg.copy_and_resolve_references()
@@ -47,7 +53,7 @@ def compiled(cfg, where, compiler, classes, seconds):
     share.data.batch_size = cfg.data.batch_size * count // where.count
     stand_in = compiler != where.chip.backend
     request = {"config": share.to_dict(), "chip": where.name, "shape": shape, "count": count, "compiler": compiler}
-    request |= {"backend": "none" if stand_in else compiler, "classes": classes}
+    request |= {"backend": "none" if stand_in else compiler, "classes": classes, "compile": compile}
     return aot.compile_step(request, seconds) | {"compiled_for": count}
 
 
@@ -67,7 +73,7 @@ def host_memory():
 
 def peak(step):
     """Bytes that a step takes of one device, or that its compiler asked for and did not get; None if it did not say."""
-    return step["memory"]["peak"] if "memory" in step else step["needs"]
+    return step["memory"]["peak"] if "memory" in step else step.get("needs")
 
 
 def fits(step, memory):
@@ -76,7 +82,7 @@ def fits(step, memory):
 
 
 def fixes(cfg, where, compiler, classes, seconds, memory):
-    """The first of `changes` whose step fits, compiled: {flags, step}, with `tried`; flags is None if none does."""
+    """The first of `changes` whose step fits, compiled: {flags, step, tried}; flags is None if none does."""
     tried = []
     for flags in changes(cfg, where.count):
         try:
@@ -108,7 +114,7 @@ def changes(cfg, count):
 
 
 def halved(cfg, by, count):
-    """The flags of a batch `by` times smaller whose gradients are summed over as many more steps; {} if it cannot be."""
+    """The flags of a batch `by` times smaller whose gradients are summed over as many more steps, if that can be."""
     if cfg.data.batch_size % (by * count):
         return {}
     flags = {"data.batch_size": cfg.data.batch_size // by, "optim.accumulate": cfg.optim.get("accumulate", 1) * by}
@@ -155,7 +161,7 @@ def scaling(step, chip, traffic):
 def moved(found):
     """Bytes of main memory that the prediction is made of: the compiler's, or the floor where another stood in."""
     step = found["step"]
-    return step["traffic"] if found["compiler"] != "cpu" else step["floor"]
+    return step["traffic"] if found["compiler"] != "cpu" and "traffic" in step else step["floor"]
 
 
 def table(found):
@@ -164,10 +170,10 @@ def table(found):
     lines = [heading(found), *noted(found), *memory_lines(step, found["memory"])]
     if found["fits"]:
         lines.append("fits     yes")
-    else:
+    elif "error" in step or "memory" in step:
         lines += fix_lines(found)
         step = (found["fixed"] or {}).get("step") or step
-    if "memory" not in step:
+    if "error" in step:
         return "\n".join(lines)
     lines += work_lines(found | {"step": step})
     if where.chip.flops:
@@ -195,7 +201,14 @@ def notes(found):
     where, step, compiler = found["topology"], found["step"], found["compiler"]
     names = {"tpu": "libtpu's compile-only TPU compiler", "gpu": "XLA's CUDA compiler without a GPU"}
     names["cpu"] = f"the CPU compiler, for {step['compiled_for']} virtual devices"
-    yield f"compiled with {names[compiler]}" + (f" in {step['seconds']:.0f} s" if "seconds" in step else "")
+    if "memory" in step or "error" in step:
+        yield f"compiled with {names[compiler]}" + (f" in {step['seconds']:.0f} s" if "seconds" in step else "")
+    else:
+        yield (
+            "traced, not compiled: temporaries and peak are unknown, collectives are estimated from the parameters, "
+            "the traffic is its floor"
+        )
+        return
     if compiler == "cpu" and where.name != "cpu":
         yield (
             f"{aot.MODULES[where.chip.backend]} is not installed (extra plan-{where.chip.backend}): the temporaries, "
@@ -223,6 +236,8 @@ def memory_lines(step, memory):
         at = step["memory"]
         rows += [("other input", at["argument"] - own["params"] - own["optimizer"]), ("temporaries", at["temp"])]
         rows += [("program", at["generated_code"])]
+    elif "error" not in step:
+        return [f"memory   {name:<12}{spoken(size):>10}" for name, size in rows]
     total = peak(step)
     text = f"{spoken(total):>10} of {spoken(memory)}, {total / memory:.1%}" if total else "more than there is"
     return [f"memory   {name:<12}{spoken(size):>10}" for name, size in rows] + [f"memory   {'peak':<12}{text}"]
@@ -258,15 +273,15 @@ def work_lines(found):
     """Arithmetic, traffic and collectives of one device."""
     step = found["step"]
     lines = [f"work     {step['flops'] / 1e9:.4g} GFLOP a device in products and convolutions"]
-    ratio = f", {step['traffic'] / step['floor']:.2f} times the floor of {spoken(step['floor'])}"
-    lines += [f"work     {spoken(step['traffic'])} of memory traffic by the compiled program{ratio}"]
-    if step["compiler_flops"]:
+    if "traffic" in step:
+        ratio = f", {step['traffic'] / step['floor']:.2f} times the floor of {spoken(step['floor'])}"
+        lines += [f"work     {spoken(step['traffic'])} of memory traffic by the compiled program{ratio}"]
+    if step.get("compiler_flops"):
         once = f"{step['compiler_flops'] / 1e9:.4g} GFLOP, {spoken(step['compiler_bytes'])}"
         lines.append(f"work     the compiler's own count, bodies of loops once: {once}")
     for row in step["collectives"]:
-        lines.append(
-            f"sends    {row['kind']:<18} {row['count']:>4} x, {spoken(row['bytes'])} in all, over {row['group']} devices"
-        )
+        kind, whole = f"{row['kind']:<18} {row['count']:>4} x", spoken(row["bytes"])
+        lines.append(f"sends    {kind}, {whole} in all, over {row['group']} devices")
     return lines or ["sends    nothing"]
 
 

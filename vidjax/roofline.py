@@ -10,7 +10,7 @@ def floor(closed):
 
     Each operand is read once and each result written once, of the type it has; all else is taken to be fused into them.
     The largest array of a product over a batch of matrices is left out: attention's scores need not leave the chip.
-    Zeros that the gradient of a strided convolution multiplies by do not count. ValueError for products in a while loop.
+    Zeros that the gradient of a strided convolution multiplies by are left out too. ValueError for products in a while.
     """
     macs, moved = _walk(closed.jaxpr)
     return {"macs": macs, "bytes": moved}

@@ -21,7 +21,8 @@ NETS = {  # name: (config, clips a chip, changes)
     "slowfast_8x8_r50": ("slowfast_8x8_r50_kinetics400", 8, {}),
     "vivit_l_16x2": ("vivit_b_16x2_kinetics400", 2, {"model.variant": "l_16x2"}),
     "videomae_g": ("videomae_pretrain_b_kinetics400", 2, {"model.variant": "g"} | {
-        "loss.weights": {}, "optim.accumulate": 1, "remat": "block", "sharding": "fsdp", "mesh.data": 1, "mesh.fsdp": -1,
+        "loss.weights": {}, "optim.accumulate": 1, "remat": "block",
+        "sharding": "fsdp", "mesh.data": 1, "mesh.fsdp": -1,
     }),
     "videomae_pretrain_b": ("videomae_pretrain_b_kinetics400", 32, {}),
     "r2plus1d_18": ("r3d_r2plus1d_18_kinetics400", 16, {}),
