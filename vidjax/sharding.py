@@ -142,31 +142,60 @@ def _names(axis):
     return () if axis is None else (axis,) if isinstance(axis, str) else tuple(axis)
 
 
-def gather(params, places):
+BLOCKS = re.compile(r"(.*/)?block\d+/.*")
+
+
+def gather(params, places, later=False):
     """Parameters as a step uses them, whole over `fsdp`; their gradients come back split as `places` store them.
 
-    Left to itself the compiler may keep the weights in parts and add up activations instead, which are larger.
+    Left to itself the compiler may keep the weights in parts and add up activations instead, which are larger. With
+    `later` those of blocks stay split: each block asks for its own (`stored`), and again for its gradient.
     """
-    if all("fsdp" not in _names(axis) for place in jax.tree.leaves(places) for axis in place.spec):
+    here, paths = _traced.get(), jax.tree_util.tree_map_with_path(lambda path, _: path_of(path), places)
+    split = any(whole(place) != place for place in jax.tree.leaves(places))
+    if later and split and here is not None:
+        pairs = zip(jax.tree.leaves(paths), jax.tree.leaves(places), strict=True)
+        here.stored.update({path: place for path, place in pairs if BLOCKS.fullmatch(path)})
+    kept = here.stored if here is not None else {}
+    return use(params, places, jax.tree.map(lambda path, place: place if path in kept else whole(place), paths, places))
+
+
+def stored(module, name):
+    """Where the parameters of a Linen module's child are stored, if it has to `use` them itself; else None."""
+    here = _traced.get()
+    if here is None or not here.stored:
+        return None
+    path, tree = "/".join((*module.path, name)), module.variables["params"][name]
+    return jax.tree_util.tree_map_with_path(lambda at, _: here.stored[f"{path}/{path_of(at)}"], tree)
+
+
+def whole(place):
+    """A sharding without `fsdp`."""
+    return NamedSharding(place.mesh, P(*(None if "fsdp" in _names(axis) else axis for axis in place.spec)))
+
+
+def use(params, places, used=None):
+    """Parameters stored at `places` moved to where they are `used`, by default whole; their gradients move back."""
+    used = jax.tree.map(whole, places) if used is None else used
+    if used == places:
         return params
-    whole = lambda spec: P(*(None if "fsdp" in _names(axis) else axis for axis in spec))  # noqa: E731
-    used = jax.tree.map(lambda place: NamedSharding(place.mesh, whole(place.spec)), places)
 
     @jax.custom_vjp
-    def use(x):
+    def move(x):
         return jax.lax.with_sharding_constraint(x, used)
 
-    use.defvjp(lambda x: (use(x), None), lambda _, g: (jax.lax.with_sharding_constraint(g, places),))
-    return use(params)
+    move.defvjp(lambda x: (move(x), None), lambda _, g: (jax.lax.with_sharding_constraint(g, places),))
+    return move(params)
 
 
 @dataclasses.dataclass
 class Traced:
-    """What a net knows of the mesh it is traced for: how long clips are split, and what it has split (`used`)."""
+    """What a net knows of the mesh it is traced for: how tokens are split, what it has split, what it must gather."""
 
     mesh: Mesh
     sequence: str = "gather"
     used: set = dataclasses.field(default_factory=set)
+    stored: dict = dataclasses.field(default_factory=dict)
 
 
 _traced = contextvars.ContextVar("traced", default=None)

@@ -67,7 +67,8 @@ def train_step(state, batch, net=None, *, model, tx, seed, prepare=evaluate.RGB,
     options = {"allowed": jnp.array(tasks)[None] == batch["task"][:, None]} if tasks else {}
 
     def loss_of(params):
-        params = sharding.gather(params, how["places"]) if "places" in how else params
+        if "places" in how:
+            params = sharding.gather(params, how["places"], later=getattr(model, "scan", False))
         groups = how["bn"](len(batch["mask"])) if "bn" in how else 1
         with nn.frozen_norms(how.get("frozen_norms") or nn.NONE), nn.norm_groups(groups):
             (logits, out), updated = model.apply(

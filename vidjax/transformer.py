@@ -309,7 +309,9 @@ def run(parent, block, depth, x, *, rate=0.0, scan=False, remat=False, prefix="b
     """
     names = [f"{prefix}{first + i}" for i in range(depth)]
     rates = rate if isinstance(rate, tuple) else [rate * i / max(depth - 1, 1) for i in range(depth)]
-    if not scan or parent.is_initializing():
+    fresh = parent.is_initializing()
+    split = None if fresh or not depth else sharding.stored(parent, names[0])
+    if fresh or not (scan or split):
         out = {}
         for name, own in zip(names, rates, strict=True):
             one = block(name=name)
@@ -324,6 +326,7 @@ def run(parent, block, depth, x, *, rate=0.0, scan=False, remat=False, prefix="b
 
     def step(x, at):
         own, own_rate, key = at
+        own = sharding.use(own, split) if split else own
         x = sequence.tokens(x)
         rngs = {"dropout": key} if random else {}
         x = one.apply({"params": own}, x, own_rate if any(rates) else 0.0, rngs=rngs)
