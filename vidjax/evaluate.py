@@ -195,6 +195,7 @@ class Evaluator:
 
     def __init__(self, cfg, model, mesh, places, source, net=None, feature=""):
         check_readable(source, cfg.eval.allow_bad)
+        self.progress = lambda what: None  # called with each batch that is done
         self.cfg, self.model, self.mesh, self.source, self.net = with_protocol(cfg, feature), model, mesh, source, net
         self.step = make_step(self.cfg, model, mesh, places, source, feature)
 
@@ -219,6 +220,8 @@ class Evaluator:
                 out = self.step(variables, arrays, self.net)
                 scores.append(out["scores"])
                 masks.append(out["mask"])
+                jax.block_until_ready(scores[-3:-2])  # no more than two batches wait on the devices
+                self.progress(f"evaluation batch {len(scores)}")
         scores, masks = (np.concatenate(jax.device_get(x))[:n] for x in (scores, masks))
         return scores, {int(i): errors.get(int(i), "unreadable on another process") for i in np.flatnonzero(masks == 0)}
 

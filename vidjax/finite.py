@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 
 log = logging.getLogger("vidjax")
 POLICIES = ("stop", "skip", "rollback")
-AGAIN = 5  # rollbacks to one checkpoint, after which the run ends
+IN_A_ROW = 6  # steps that are all not finite: then it is not their batches, and a rollback does not help
 
 
 class NotFinite(ArithmeticError):

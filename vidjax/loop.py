@@ -49,7 +49,7 @@ class Loop:
         self.stop, self.watchdog = ends.Stop(), ends.Watchdog(cfg.get("watchdog", ends.WATCHDOG), workdir)
         policy = cfg.get("on_nan", "stop")
         self.window = Window(run.checkpoints, workdir, run.source, policy, self.watchdog.progress)
-        self.compiled = {}
+        self.compiled, run.evaluator.progress = {}, self.watchdog.progress
 
     def go(self):
         """Takes all steps that are left, or those until a signal; then everything is on disk."""
@@ -128,7 +128,7 @@ class Loop:
         top1 = None
         if due(self.step, self.cfg.eval.every, self.cfg.steps):
             with self.clock.share("evaluation"):
-                self.state = precise(self.cfg, self.run, self.state, self.step)
+                self.state = precise(self.cfg, self.run, self.state, self.step, self.watchdog.progress)
                 try:
                     self.report = self.run.evaluator(bundle(self.state)["variables"], self.step, self.workdir)
                 except BaseException:
@@ -153,13 +153,14 @@ class Loop:
         with self.clock.share("checkpoint"):
             found = restore(self.run.checkpoints, self.run.abstract)
             self.state, self.step = found[:2] if found else (self.run.init(), 0)
-        if len([one for one in self.passed.steps if one > self.step]) > finite.AGAIN:
-            self.window.stop(f"more than {finite.AGAIN} steps after step {self.step} were not finite", "see nan_*.json")
+        if all(step - i in self.passed for i in range(finite.IN_A_ROW)):
+            text = f"the {finite.IN_A_ROW} steps up to {step} were all not finite, whatever their batch"
+            self.window.stop(text, "their videos are listed in nan_*.json")
         self.report = None
         self.feed.begin(self.step)
 
 
-def precise(cfg, run, state, step):
+def precise(cfg, run, state, step, progress):
     """The state with batch norms' statistics of the next `eval.precise_bn` batches, by the weights that are evaluated.
 
     Training goes on with the same batches, which do not depend on the statistics.
@@ -174,8 +175,10 @@ def precise(cfg, run, state, step):
         several = itertools.islice(iter(batches), cfg.eval.precise_bn)
         sizes = ((batch, len(batch["mask"]) * blocks) for batch in several)
         seen = (evaluate.to_devices(batch, run.mesh, size)["inputs"] for batch, size in sizes)
-        found = averages.precise_norms(variables, (statistics(variables, x, run.net) for x in seen))
-    return state.replace(variables=state.variables | {"batch_stats": found["batch_stats"]})
+        shown = (progress("statistics for an evaluation") or x for x in seen)
+        found = averages.precise_norms(variables, (statistics(variables, x, run.net) for x in shown))
+    places = jax.tree.map(lambda x: x.sharding, state.variables["batch_stats"])  # as the compiled step expects them
+    return state.replace(variables=state.variables | {"batch_stats": jax.device_put(found["batch_stats"], places)})
 
 
 def due(step, every, last):

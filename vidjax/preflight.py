@@ -7,7 +7,7 @@ import os
 import jax
 
 from vidjax import config, data, ends, finite, models, optim, peers, sharding, transfer
-from vidjax.data import protocols
+from vidjax.data import modalities, multigrid, protocols, sources, transforms
 
 
 class PreflightError(ValueError):
@@ -15,8 +15,11 @@ class PreflightError(ValueError):
 
 
 DEFAULTS = {"on_nan": "stop", "watchdog": ends.WATCHDOG, "peers": peers.PATIENCE}  # of what a config leaves out
-SECTIONS = {  # the keys of each section, beside those of its owners; None: its owner checks them
-    "": ("seed", "steps", "checkpoint_every", "keep", "log_every", "init_from", "bn", "remat", "sequence", *DEFAULTS),
+SECTIONS = {  # the keys of each section, beside those of its owners
+    "": (
+        *("seed", "steps", "checkpoint_every", "keep", "log_every", "init_from", "bn", "remat", "sequence", "sharding"),
+        *("eval", "optim", "mesh", "mix", "loss", "init", "data", "model", *DEFAULTS),
+    ),
     "eval": (
         *("every", "batch_size", "clips", "crops", "resize", "size", "average", "allow_bad", "protocol"),
         *("precise_bn", "split"),
@@ -26,9 +29,11 @@ SECTIONS = {  # the keys of each section, beside those of its owners; None: its 
     "mix": ("mixup", "cutmix"),
     "loss": ("label_smoothing", "weights"),
     "init": tuple(transfer.DEFAULTS),
-    "data": None,
-    "model": None,
-    "sharding": None,
+    "data": (*data.DEFAULTS, *sources.DEFAULTS),
+    "data.clip": tuple(data.DEFAULTS["clip"]),
+    "data.augment": (*transforms.GEOMETRY, *modalities.COLOURS, "flip_pairs"),
+    "data.flow": tuple(data.DEFAULTS["flow"]),
+    "data.multigrid": tuple(multigrid.DEFAULTS),
 }
 
 
@@ -68,28 +73,51 @@ VALUES = {
 def check(cfg):
     """Raises PreflightError, or the owner's ValueError, for a config that cannot be meant; needs no device."""
     for prefix, known in SECTIONS.items():
-        section = cfg.get(prefix, {}) if prefix else cfg
-        names = [*SECTIONS, *known][1:] if not prefix else known
-        for key in section if known is not None else ():
-            if key not in names:
-                dotted = lambda name, prefix=prefix: f"{prefix}.{name}" if prefix else name  # noqa: E731
-                near = difflib.get_close_matches(key, names, 1, 0)[0]
-                raise PreflightError(
-                    f"the config has no key '{dotted(key)}' (its value: {section[key]!r}); "
-                    f"the nearest is '{dotted(near)}'."
-                )
+        check_keys(prefix, section_of(cfg, prefix), known)
+    check_keys("model", cfg.model, model_keys(cfg.model))
     given = {name: cfg[name] for name in config.keys(cfg)}
     for name, (text, fits) in VALUES.items():
         if name in given and not fits(given[name]):
             hint = ""
             if isinstance(given[name], str) and text.startswith("one of"):
-                near = difflib.get_close_matches(given[name], text.removeprefix("one of ").split(", "), 1, 0)[0]
-                hint = f"; the nearest is '{near}'"
+                hint = f"; the nearest is '{nearest(given[name], text.removeprefix('one of ').split(', '))}'"
             raise PreflightError(f"config.{name} is {text}, not {given[name]!r}{hint}.")
     sharding.rules(cfg.sharding)
     data.options(cfg.data)
     models.build(cfg.model, num_classes=1)
     transfer.options(cfg.get("init", {}))
+
+
+def check_keys(prefix, section, known):
+    """Raises PreflightError for the first key of a section that is not known."""
+    for key in section:
+        if key not in known:
+            there = f"{prefix}." if prefix else ""
+            raise PreflightError(
+                f"the config has no key '{there}{key}' (its value: {section[key]!r}); "
+                f"the nearest is '{there}{nearest(key, known)}'."
+            )
+
+
+def nearest(word, words):
+    """The one of `words` that is most like `word`, whatever their case."""
+    return max(words, key=lambda one: difflib.SequenceMatcher(None, word.lower(), one.lower()).ratio())
+
+
+def section_of(cfg, prefix):
+    """The section of a dotted name, empty where there is none."""
+    for name in prefix.split(".") if prefix else ():
+        cfg = cfg.get(name) or {}
+    return cfg
+
+
+def model_keys(model):
+    """The keys that a model section may have: those of its family; without a name, all but what is most like `name`."""
+    if "name" not in model:
+        return ["name", *(set(model) - {nearest("name", list(model))})]
+    if model.name not in models.names():
+        return list(model)  # which the model's name comes before
+    return ["name", "variant", *models.family(model.name).Model.__dataclass_fields__]
 
 
 def values(cfg):
