@@ -6,7 +6,7 @@
 
 `pretrain` fills in half of the patches of 2400 videos without their labels. `finetune` starts from
 runs/videomae_motion/pretrain (or --config.init.path=RUN) and learns for 300 steps from 240 of them, 30 of each class;
-`scratch` is the same without a start. All are evaluated on 480 videos, the first of them in vain: nothing teaches its head.
+`scratch` is the same without a start. All are evaluated on 480 videos, the first in vain: nothing teaches its head.
 Without a word after the colon it is `scratch`; `smoke` is `pretrain` in seconds. Targets are pixels as the net sees
 them: patches of mean 0 and variance 1, the paper's choice, are mostly noise in these flat pictures (a loss of 0.986
 after 1700 steps, where 1 is that of the mean).
