@@ -4,8 +4,9 @@
     nice python tests/chaos.py corrupt --trials 1000
 
 Scenarios: kill, sigterm, corrupt, config, disk_full, nan, peers, elastic, cache, soak. Each trial ends as the
-uninterrupted run did, in one clear sentence, or is a defect: silently wrong, or a hang. Prints the count of each and
-exits 1 if there is a defect. Trial n of a seed makes the same choices again, but meets the run at another moment.
+uninterrupted run did, in one clear sentence, or is a defect: silently wrong, or a hang. Prints the count of each, with
+Ctrl-C at once, and exits 1 if there is a defect. Trial n of a seed makes the same choices again, but meets the run at
+another moment.
 """
 
 import argparse
@@ -289,7 +290,7 @@ def disk_full(args, folder, rng):
 
 
 def poisoned(steps):
-    """Makes the training step's gradients and loss NaN at these steps, from the first time on."""
+    """Makes all that the training step gives NaN at these steps; returns the step as it was."""
     import jax
     import jax.numpy as jnp
 
@@ -324,7 +325,10 @@ def nan(args, folder, rng):
         try:
             train.train(cfg, workdir)
             train.train_step = real
-            train.train(config.load(plain), plain)
+            poisoned([99])  # the same program but for a number: another may round otherwise
+            cfg = config.load(plain)
+            cfg.on_nan = policy
+            train.train(cfg, plain)
             same = runs.checksums(workdir) == runs.checksums(plain)
             yield (EQUAL if same and policy != "stop" else WRONG), what
         except train.TrainingError as error:
@@ -340,7 +344,8 @@ def nan(args, folder, rng):
 
 def peers(args, folder, rng):
     """Kills or stops one of several processes: the others name it within 30 s, and the run goes on from its save."""
-    runs = Runs(folder, steps=100_000)
+    batch = 4 * args.processes
+    runs = Runs(folder, steps=100_000, data__batch_size=batch, eval__batch_size=batch)
     for trial in range(args.trials):
         workdir, victim = runs.new(), trial % args.processes
         sign = (signal.SIGKILL, signal.SIGSTOP)[trial // args.processes % 2]
@@ -439,15 +444,15 @@ SCENARIOS = {
 
 
 def run(scenario, trials=1, processes=1, seed=0, steps=10_000, folder=None, said=None):
-    """{outcome: how often}, after telling what was no success."""
+    """{outcome: how often}, of all trials or of those before Ctrl-C; `said` is told of each."""
     args = argparse.Namespace(trials=trials, processes=processes, steps=steps)
     outcomes = collections.Counter()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own:
+    with contextlib.suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own:
         rng = random.Random(f"{scenario} {seed}")
         for outcome, what in SCENARIOS[scenario](args, pathlib.Path(folder or own), rng):
             outcomes[outcome] += 1
             if said:
-                said(outcome, what)
+                said(outcome, what, outcomes)
     return outcomes
 
 
@@ -460,9 +465,11 @@ def main():
     args = vars(parser.parse_args())
     defects, began = (WRONG, HANG, "unclear"), time.monotonic()
 
-    def said(outcome, what):
+    def said(outcome, what, outcomes):
         if outcome in defects or args["scenario"] in ("peers", "elastic", "soak"):
             print(f"{outcome}: {what}", flush=True)
+        if sum(outcomes.values()) % 25 == 0:
+            print(dict(outcomes), flush=True)
 
     outcomes = run(**args, said=said)
     print(f"{args['scenario']}: {sum(outcomes.values())} trials in {time.monotonic() - began:.0f} s")

@@ -139,7 +139,7 @@ def test_one_that_is_done_may_go_first(port):
 
 
 def test_agreement_names_the_process_and_the_key_that_differ(port):
-    act = "watch.agree('data', {'videos': [1, 2]}); watch.agree('config', {'lr': %s, 'a': 1}); print('agreed')"
+    act = "[watch.agree('data', {'videos': [1, i]}) for i in range(3)]; watch.agree('config', {'lr': %s, 'a': 1})"
     group = [run(port, i, 3, act % (0.1 + i // 2)) for i in range(3)]
     text = f"vidjax: process 2 on {HOST} has lr 1.1, but process 0 has 0.1: all must have the same.\n"
     assert [outcome(process) for process in group] == [(1, text)] * 3

@@ -223,6 +223,7 @@ class Watch:
         heard[number] = said["values"]
         if len(heard) < self.processes:
             return
+        del self.topics[said["topic"]]  # it may come again, as for the next of several splits
         wrong = (differing(n, self.hosts[n], heard[n], heard[0]) for n in sorted(heard))
         if text := next(filter(None, wrong), None):
             self.loop.create_task(self._judge(text, 1))
