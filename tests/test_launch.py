@@ -21,7 +21,7 @@ from vidjax import commandline, main
 LAUNCH = tiny.ROOT / "launch"
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))
 JOBSETS = sorted(LAUNCH.glob("*.yaml"))
-TOOLS = ("bash", "cat", "dirname", "env", "grep", "nohup", "python3", "rmdir", "setsid", "sh", "sleep", "sort")
+TOOLS = ("bash", "cat", "dirname", "env", "grep", "nohup", "rmdir", "setsid", "sh", "sleep", "sort")
 WORDS = ["--config=a config.py", "--workdir=runs/$HOME's", "--config.data.path=*"]  # what a shell would take apart
 
 STUB = f"""#!{sys.executable} -SE
@@ -53,11 +53,15 @@ class Bench:
         self.folder = folder
         for tool in TOOLS:
             (folder / tool).symlink_to(shutil.which(tool))
+        self.script("python3", f'#!/bin/sh\nexec {sys.executable} -SE "$@"\n')
 
     def stub(self, name, codes):
         """`codes` of one call after the other, or {"--process=0": codes, ...}; "wait" waits for TERM and gives 75."""
         (self.folder / f"{name}.codes").write_text(json.dumps(codes))
-        (self.folder / name).write_text(STUB)
+        self.script(name, STUB)
+
+    def script(self, name, text):
+        (self.folder / name).write_text(text)
         (self.folder / name).chmod(0o755)
 
     def start(self, script, *words, **env):
