@@ -13,7 +13,7 @@ import time
 import pytest
 import tiny
 
-from vidjax import config
+from vidjax import config, peers
 
 LAUNCH = tiny.ROOT / "launch"
 VIDJAX = [sys.executable, "-c", "import vidjax.main; vidjax.main.run()"]
@@ -86,6 +86,18 @@ def test_tasks_of_slurm_and_open_mpi_find_each_other(workdir):
     assert [code for code, _ in evaluated] == [0, 0], evaluated
     after = json.loads((workdir / "report_8.json").read_text())
     assert (after["top1"], after["loss"], after["confusion"]) == (before["top1"], before["loss"], before["confusion"])
+
+
+@pytest.mark.parametrize(("own", "devices"), [(None, [1]), ("0,1,2,3", [0, 1, 2, 3])])
+def test_a_task_of_slurm_takes_its_gpu_or_those_it_is_given(monkeypatch, own, devices):
+    for key in [key for key in os.environ if key.startswith(CLUSTERS)]:
+        monkeypatch.delenv(key)
+    job = {"JOB_ID": "7", "STEP_NODELIST": "node[03-04],other", "NTASKS": "4", "PROCID": "3", "LOCALID": "1"}
+    for key, value in job.items():
+        monkeypatch.setenv(f"SLURM_{key}", value)
+    if own:
+        monkeypatch.setenv("JAX_LOCAL_DEVICE_IDS", own)
+    assert peers.detect(10) == ("node03:61447", 4, 3, devices)
 
 
 def test_local_sh_starts_a_killed_run_again_and_passes_a_stop_on(workdir):

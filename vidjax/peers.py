@@ -59,6 +59,7 @@ def join(address, processes=None, process=None, timeout=300.0):
         processes,
         process,
         local_device_ids=devices,
+        cluster_detection_method="deactivate",  # it would hide all GPUs but one from a process that Slurm started
         coordinator_bind_address=watch.near,
         initialization_timeout=int(timeout) + 60,  # the watch speaks before these three do
         heartbeat_timeout_seconds=300,
@@ -71,7 +72,9 @@ def detect(timeout):
     """What JAX knows of its job: (address of process 0, processes, number of this one, its devices or None)."""
     from jax._src.clusters import ClusterEnv
 
-    found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, int(timeout))
+    own = os.environ.get("JAX_LOCAL_DEVICE_IDS")  # else each process takes the GPU of its number on the machine
+    devices = [int(number) for number in own.split(",")] if own else None
+    found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, devices, None, int(timeout))
     if None in found[:3]:
         raise JoinError("--coordinator=auto finds no Slurm, Open MPI, Kubernetes or TPU job here; give host:port.")
     return found
