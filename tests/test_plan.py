@@ -242,7 +242,15 @@ def test_a_step_that_does_not_fit_is_given_the_first_change_that_makes_it(monkey
         work = {"flops": 1e12, "floor": 1e9, "traffic": 2e9, "compiler_flops": None, "seconds": 1.0}
         rows = [{"kind": "all-reduce", "count": 3, "bytes": 10**8, "group": 4}]
         state = {"params": 3e8, "optimizer": 6e8, "other": 0}
-        return work | {"memory": sizes, "collectives": rows, "state": state, "devices": 4, "parts": 4}
+        return work | {
+            "memory": sizes,
+            "collectives": rows,
+            "state": state,
+            "devices": 4,
+            "parts": 4,
+            "whole": 3e8,
+            "fsdp": 1,
+        }
 
     monkeypatch.setattr(aot, "compile_step", fake)
     monkeypatch.setattr(plan, "compiler_of", lambda chip: chip.backend)

@@ -84,7 +84,8 @@ def measure(request):
 
     cfg = config.from_dict(request["config"])
     step, state, batch, net, mesh = abstract(cfg, places, request["classes"])
-    found = {"devices": mesh.size, "parts": parts(mesh)} | {"state": state_bytes(state)}
+    found = {"devices": mesh.size, "parts": parts(mesh), "state": state_bytes(state), "fsdp": mesh.shape["fsdp"]}
+    found["whole"] = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.variables["params"]))
     found |= least(cfg, request["classes"], parts(mesh), mesh.size)
     if not request["compile"]:
         return found | {"collectives": estimated(cfg, state, mesh)}
@@ -99,9 +100,9 @@ def measure(request):
 
 
 def estimated(cfg, state, mesh):
-    """Collectives of a step that was not compiled: gradients summed once, FSDP's parameters gathered twice.
+    """Collectives of a step that was not compiled: gradients summed in one piece, FSDP's parameters gathered twice.
 
-    In the type that the net computes in; with BatchNorm over all devices two small sums for each, forth and back.
+    In the type that the net computes in; a BatchNorm over all devices takes two small sums more, forth and back.
     Tensor and sequence parallelism are left out.
     """
     import jax
@@ -110,9 +111,9 @@ def estimated(cfg, state, mesh):
     leaves = jax.tree.leaves(state.variables["params"])
     width = jnp.dtype(cfg.model.get("dtype", "float32")).itemsize
     split = [x for x in leaves if "fsdp" in str(x.sharding.spec)]
-    rows = [("all-reduce", len(leaves), width * sum(x.size for x in leaves))]
+    rows = [("all-reduce", 1, width * sum(x.size for x in leaves))]
     norms = jax.tree.leaves(state.variables.get("batch_stats", {})) if cfg.get("bn", "global") == "global" else []
-    rows.append(("all-reduce", 2 * len(norms), 8 * sum(x.size for x in norms)))
+    rows.append(("all-reduce", len(norms), 8 * sum(x.size for x in norms)))  # means and squares, of float32
     rows.append(("all-gather", 2 * len(split), 2 * width * sum(x.size for x in split)))
     keys = ("kind", "count", "bytes", "group")
     return [dict(zip(keys, (*row, mesh.size), strict=True)) for row in rows if row[1] and mesh.size > 1]

@@ -204,11 +204,11 @@ def notes(found):
     if "memory" in step or "error" in step:
         yield f"compiled with {names[compiler]}" + (f" in {step['seconds']:.0f} s" if "seconds" in step else "")
     else:
+        compiler = None
         yield (
             "traced, not compiled: temporaries and peak are unknown, collectives are estimated from the parameters, "
             "the traffic is its floor"
         )
-        return
     if compiler == "cpu" and where.name != "cpu":
         yield (
             f"{aot.MODULES[where.chip.backend]} is not installed (extra plan-{where.chip.backend}): the temporaries, "
@@ -223,6 +223,12 @@ def notes(found):
         yield (
             f"compiled for {step['compiled_for']} of {where.count} chips with the same clips each and extrapolated: "
             "bytes a chip stay, rings grow, beyond a pod or node the network carries each chip's part"
+        )
+    kept = step["state"]["params"]
+    if kept < step["whole"] and kept > 2 * step["whole"] / step["fsdp"]:
+        yield (
+            f"{spoken(kept)} of {spoken(step['whole'])} of parameters are on each device: config.mesh.fsdp="
+            f"{step['fsdp']} divides too few of their axes; a smaller power of two may divide more"
         )
     if step["devices"] != step["compiled_for"]:
         yield f"config.mesh takes {step['devices']} of the {step['compiled_for']} chips; config.mesh.data=-1 takes all"
