@@ -34,7 +34,7 @@ def row(name, topology, seconds):
     file, clips, changes = NETS[name]
     cfg = plan.changed(commandline.complete(config.from_file(f"{ROOT}/configs/{file}")), changes)
     try:
-        found = plan.plan(cfg, topology, per_chip=clips, seconds=seconds, fix=False, compile=seconds > 0)
+        found = plan.plan(cfg, topology, per_chip=clips, seconds=seconds or 600, fix=False, compile=seconds > 0)
     except aot.PlanError as error:
         print(name, error, flush=True)
         found = plan.plan(cfg, topology, per_chip=clips, compile=False)
