@@ -19,6 +19,9 @@ NETS = {  # name: (config, clips a chip, changes)
     "i3d": ("i3d_rgb_kinetics400", 4, {}),
     "ir_csn_152": ("csn_ir_50_kinetics400", 4, {"model.variant": "ir_152"}),
     "slowfast_8x8_r50": ("slowfast_8x8_r50_kinetics400", 8, {}),
+    "i3d, own norms": ("i3d_rgb_kinetics400", 4, {"bn": "per_device"}),
+    "ir_csn_152, own norms": ("csn_ir_50_kinetics400", 4, {"model.variant": "ir_152", "bn": "per_device"}),
+    "slowfast_8x8_r50, own norms": ("slowfast_8x8_r50_kinetics400", 8, {"bn": "per_device"}),
     "vivit_l_16x2": ("vivit_b_16x2_kinetics400", 2, {"model.variant": "l_16x2"}),
     "videomae_g": ("videomae_pretrain_b_kinetics400", 2, {"model.variant": "g"} | {
         "loss.weights": {}, "optim.accumulate": 1, "remat": "block",
@@ -76,7 +79,7 @@ def main():
     for name in given.nets or NETS:
         began = time.perf_counter()
         line, page = row(name, given.topology, given.seconds)
-        label = f"{name}_{given.topology.replace(':', '_')}"
+        label = f"{name.replace(', ', '_').replace(' ', '_')}_{given.topology.replace(':', '_')}"
         (out / f"{label}.txt").write_text(page)
         print(line, f"({time.perf_counter() - began:.0f} s)", flush=True)
 
