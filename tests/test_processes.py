@@ -135,6 +135,15 @@ def test_a_lost_process_is_named_by_the_other(videos, tmp_path, victim, sign):
     assert output(workdir).count(sentence) == 1, output(workdir)
 
 
+def test_a_config_that_one_process_has_otherwise_is_named_before_any_data_is_read(videos, tmp_path):
+    workdir = prepare(tmp_path, videos)
+    both = launch_two(workdir, "--config.mesh.data=2", each=((), ("--config.optim.lr=0.5",)))
+    assert wait(both) == [1, 1], output(workdir)
+    text = f"vidjax: process 1 on {platform.node()} has config.optim.lr 0.5, but process 0 has 0.003: all must have "
+    assert output(workdir).count(text) == 2
+    assert "preparing data" not in output(workdir)
+
+
 @pytest.fixture(scope="module")
 def by_two(videos, tmp_path_factory):
     """The workdir of 8 steps by two processes."""

@@ -119,7 +119,7 @@ class Watch:
         self.address, self.processes, self.process, self.timeout = address, processes, process, timeout
         self.patience, self.facts, self.host = PATIENCE, facts(), platform.node()
         self.hosts, self.writers, self.seen, self.states = {process: self.host}, {}, {}, {}
-        self.topics, self.agreed = {}, {}
+        self.topics, self.agreed, self.tasks = {}, {}, set()
         self.verdict, self.here, self.near = None, threading.Event(), None
         self.deadline = time.monotonic() + timeout
         self.loop = asyncio.new_event_loop()
@@ -216,11 +216,11 @@ class Watch:
         if "state" in said:
             self.states[number] = said["state"]
             if said["state"] == "error":
-                self.loop.create_task(self._judge(self._failed(number, said["why"]), 1))
+                self._begin(self._judge(self._failed(number, said["why"]), 1))
         if "topic" not in said:
             return
         if self.process:
-            self.loop.create_task(self._tell(said))
+            self._begin(self._tell(said))
             return
         heard = self.topics.setdefault(said["topic"], {})
         heard[number] = said["values"]
@@ -229,10 +229,10 @@ class Watch:
         del self.topics[said["topic"]]  # it may come again, as for the next of several splits
         wrong = (differing(n, self.hosts[n], heard[n], heard[0]) for n in sorted(heard))
         if text := next(filter(None, wrong), None):
-            self.loop.create_task(self._judge(text, 1))
+            self._begin(self._judge(text, 1))
         else:
             self.agreed[said["topic"]].set()
-            self.loop.create_task(self._tell({"agreed": said["topic"]}))
+            self._begin(self._tell({"agreed": said["topic"]}))
 
     # The others ------------------------------------------------------------------------------------------------------
 
@@ -254,7 +254,7 @@ class Watch:
         server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
         self.near = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         self.here.set()
-        self.task = self.loop.create_task(self._hear(reader))
+        self._begin(self._hear(reader))
 
     async def _reach(self):
         """The connection to process 0; JoinError once the time is up."""
@@ -301,6 +301,12 @@ class Watch:
                 elif since - seen > self.patience and self.states.get(number) != "done":
                     await self._lost(number, f"it was silent for {self.patience:g} s")
             await asyncio.sleep(BEAT)
+
+    def _begin(self, what):
+        """Does something in the background, kept until it is done: the loop itself keeps no task alive."""
+        task = self.loop.create_task(what)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     async def _tell(self, what):
         """Sends a message: to process 0, or from there to all."""
