@@ -145,8 +145,8 @@ def torch_net(row):
     """PyTorch's net; ImportError where its library is missing."""
     import torch
 
-    for name in ("nms", "qnms"):  # compiled operators that torchvision's import expects, where its wheel has none
-        with contextlib.suppress(RuntimeError):
+    for name in ("nms", "qnms"):  # operators that torchvision's import expects, whose wheel needs PyTorch with CUDA
+        if torch.version.cuda is None:
             torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     torch.manual_seed(0)
     if row["source"] == "hf":
@@ -209,6 +209,7 @@ class TorchSide:
         np.savez(folder / "weights.npz", **{key: value.numpy() for key, value in net.state_dict().items()})
         model = torch_forward(net, row).to(self.device)
         video = pool(row, 1)[0][0]
+        torch.backends.cudnn.allow_tf32 = False  # for the logits; autocast has its own type later
         with torch.no_grad():
             logits = model.eval()(torch.from_numpy(video).to(self.device)).float().cpu().numpy()
         np.savez(folder / "check.npz", video=video, logits=logits)
