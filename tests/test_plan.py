@@ -307,7 +307,7 @@ needs_libtpu = pytest.mark.skipif(
 
 @needs_libtpu
 def test_on_tpus_bytes_stay_and_traffic_is_near_its_floor():
-    small, large = (tpu(net("transformer", 8, n, model__dtype="bfloat16"), n) for n in (4, 256))
+    small, large = (tpu(net("transformer", 8, n, **{"model.dtype": "bfloat16"}), n) for n in (4, 256))
     assert {row["kind"] for found in (small, large) for row in found["collectives"]} == {"all-reduce"}
     assert abs(sent(large) / sent(small) - 1) <= 0.01  # the promise
     assert large["traffic"] <= 2 * large["floor"]
@@ -317,3 +317,14 @@ def test_on_tpus_bytes_stay_and_traffic_is_near_its_floor():
 def tpu(cfg, count):
     side = math.isqrt(count)
     return plan.compiled(cfg, chips.topology(f"v5e:{side}x{side}"), "tpu", 8, 300)
+
+
+@pytest.mark.skipif(
+    not importlib.util.find_spec("jax_cuda12_plugin"),
+    reason="JAX's CUDA plugin is not installed; the same is tested on a CPU mesh",
+)
+def test_on_gpus_only_sums_are_sent():
+    cfg = net("transformer", 2, 8, **{"model.dtype": "bfloat16"})
+    found = plan.compiled(cfg, chips.topology("h200:8"), "gpu", 8, 300)
+    assert {(row["kind"], row["group"]) for row in found["collectives"]} == {("all-reduce", 8)}
+    assert sent(found) >= found["state"]["params"] / 2  # in bf16 at least

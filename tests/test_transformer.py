@@ -141,3 +141,9 @@ def test_positions_on_another_grid():
     np.testing.assert_allclose(finer, [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3], atol=1e-6)  # cells' middles
     even = np.ones((2, 3, 4, 5), np.float32)
     np.testing.assert_allclose(transformer.resize_positions(even, (5, 7, 3), "cubic"), np.ones((5, 7, 3, 5)), atol=1e-6)
+
+
+def test_a_gpu_gets_flash_attention_where_jax_allows_it_in_training(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    ways = {n: transformer._choose(*[jnp.zeros((1, n, 2, 8), jnp.bfloat16)] * 2, None) for n in (100, 101)}
+    assert ways == {100: "fused", 101: "plain"}

@@ -38,6 +38,8 @@ def compile_step(request, seconds=600):
     env["TPU_ACCELERATOR_TYPE"] = ACCELERATOR.get(request["chip"], "")
     if request["compiler"] == "tpu":
         env.pop("XLA_FLAGS", None)
+    if request["compiler"] == "gpu":  # Triton's products need a GPU to be tuned on; without one some do not compile
+        env["XLA_FLAGS"] = "--xla_gpu_enable_triton_gemm=false"
     command = [sys.executable, "-m", "vidjax.aot"]
     try:
         done = subprocess.run(

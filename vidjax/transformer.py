@@ -42,8 +42,12 @@ def attend(q, k, v, bias=None, *, scale=None):
 
 
 def _choose(q, k, bias):
-    """The way that is fast here: flash attention on a GPU where it applies, else blocks of queries for long clips."""
-    if jax.default_backend() == "gpu" and q.dtype != jnp.float32 and bias is None and q.shape[-1] % 8 == 0:
+    """The way that is fast here: flash attention on a GPU where it applies, else blocks of queries for long clips.
+
+    JAX refuses to train with cuDNN's where the number of tokens is odd, as ViViT's is.
+    """
+    even = q.shape[-3] % 2 == k.shape[-3] % 2 == 0
+    if jax.default_backend() == "gpu" and q.dtype != jnp.float32 and bias is None and q.shape[-1] % 8 == 0 and even:
         return "fused"
     return "blocked" if q.shape[-3] * k.shape[-3] > BLOCK**2 and q.shape[-3] > BLOCK else "plain"
 
