@@ -366,16 +366,15 @@ def peers(args, folder, rng):
 def elastic(args, folder, rng):
     """4 -> 2 -> 1 -> 4 processes: the same loss curve; one process of 8 devices and two of 4: the same bits."""
     runs = Runs(folder, steps=8)
-    wanted = runs.new()
-    runs.finish(wanted)
     workdir = runs.new()
+    steady = ["--config.optim.schedule=constant", "--config.optim.warmup=1"]  # the same rates however many steps
     for processes, until in ((4, 2), (2, 4), (1, 6), (4, 8)):
-        words = [f"--config.steps={until}", "--config.optim.schedule=constant"]
+        words = [f"--config.steps={until}", *steady]
         codes = runs.finish(workdir, processes, words)
         if set(codes) != {0}:
             yield WRONG, f"{processes} processes: {codes} in {workdir}"
     plain = runs.new()
-    runs.finish(plain, 1, ["--config.optim.schedule=constant"])
+    runs.finish(plain, 1, steady)
     one, other = ([*curve(path).values()] for path in (plain, workdir))
     apart = max(abs(a - b) / a for a, b in zip(one, other, strict=True))
     yield (EQUAL if apart < 1e-3 and len(one) == 8 else WRONG), f"loss curves differ by {apart:.2g} of themselves"
