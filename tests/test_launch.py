@@ -16,7 +16,7 @@ import tiny
 import yaml
 from absl import flags
 
-from vidjax import commandline, main
+from vidjax import commandflags, commandline, commands, ends, peers
 
 LAUNCH = tiny.ROOT / "launch"
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))
@@ -128,7 +128,7 @@ def test_shellcheck_finds_nothing(script):
 
 def test_flags_and_files_that_scripts_and_their_page_name_exist():
     values = flags.FlagValues()
-    for define in (main.process_flags, main.step_flag, commandline.workdir_flag):
+    for define in (commandflags.process_flags, commandflags.step_flag, commandline.workdir_flag):
         define(values)
     known = {*values, "config", "help"}
     named, files = set(), set()
@@ -143,8 +143,7 @@ def test_flags_and_files_that_scripts_and_their_page_name_exist():
 
 
 def test_exit_codes_are_those_that_the_scripts_know():
-    codes = {value for name, value in vars(main).items() if name.startswith("EXIT_")}
-    assert codes == {75, 76, 77}
+    assert (commands.EXIT_STOPPED, peers.EXIT_LOST, ends.EXIT_STUCK) == (75, 76, 77)
 
 
 @pytest.mark.parametrize(

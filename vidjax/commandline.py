@@ -121,3 +121,25 @@ def help_text(command, values, load):
         first, *rest = textwrap.wrap(text, 100 - width)
         lines += [f"  {name:<{width}}  {first}"] + [" " * (width + 4) + line for line in rest]
     return "\n".join(lines)
+
+
+def join(argv):
+    """Joins the processes of a multi-process run, before anything touches a device."""
+    names = ("coordinator", "processes", "process", "join_timeout")
+    coordinator, processes, process, timeout = (take(argv, name)[0] for name in names)
+    if not coordinator:
+        return
+    if coordinator != "auto" and not (processes and process):
+        raise UsageError("--coordinator=host:port needs --processes=N and --process=I, this one's number from 0.")
+    try:
+        numbers = [None, None] if coordinator == "auto" else [int(processes), int(process)]
+        timeout = float(timeout or 300)
+    except ValueError:
+        raise UsageError("--processes, --process and --join_timeout are numbers.") from None
+    if coordinator != "auto" and not 0 <= numbers[1] < numbers[0]:
+        raise UsageError(
+            f"--process={process} is none of 0 ... {numbers[0] - 1}, the numbers of {processes} processes."
+        )
+    from vidjax import peers
+
+    peers.join(coordinator, *numbers, timeout)

@@ -1,0 +1,116 @@
+"""Flags of the commands, and where the config comes from that others change."""
+
+import functools
+
+from absl import flags
+
+from vidjax import config
+from vidjax.commandline import UsageError, take
+
+
+def step_flag(values):
+    flags.DEFINE_integer("step", None, "the checkpoint's step; default: the newest", flag_values=values)
+
+
+def splits_flag(values):
+    text = "splits of the data set to run one after another, such as 1,2,3 or 1-10; default: config.data.split alone"
+    flags.DEFINE_string("splits", "", text, flag_values=values)
+
+
+def series_flags(values):
+    flags.DEFINE_integer("window", 20, "rows that the LSTM sees; default 20", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("epochs", 100, "passes over the training part; default 100", lower_bound=1, flag_values=values)
+
+
+def split_flag(values):
+    text = "which videos: eval, or train; default eval"
+    flags.DEFINE_enum("split", "eval", ["eval", "train"], text, flag_values=values)
+
+
+def fuse_flags(values):
+    flags.DEFINE_string("weights", "", "one number per model, such as 1,1.5; default: equal", flag_values=values)
+    flags.DEFINE_boolean("svm", False, "fit a linear classifier on the training scores instead", flag_values=values)
+    flags.DEFINE_string("out", "", "a folder for the fused scores and their figures", flag_values=values)
+
+
+def features_flags(values):
+    flags.DEFINE_string(
+        "layer", "pre_logits", "the activation; a wrong name is told the right ones", flag_values=values
+    )
+    flags.DEFINE_string("out", "", "a folder for the features and their manifest", flag_values=values)
+
+
+def top_flag(values):
+    flags.DEFINE_integer("top", 5, "how many classes to print; default 5", lower_bound=1, flag_values=values)
+
+
+def stream_flag(values):
+    flags.DEFINE_boolean("stream", False, "frame by frame, with a net that keeps a state", flag_values=values)
+
+
+def convert_flags(values):
+    flags.DEFINE_string("from", None, "the weights' source and net, SOURCE:ARCH", flag_values=values)
+    flags.DEFINE_string("to", None, "the new run's folder", flag_values=values)
+    flags.DEFINE_string("classes", None, "a file of class names, one on a line, or JSON", flag_values=values)
+
+
+def export_flags(values):
+    flags.DEFINE_string("as", None, "the library and its name of the net, SOURCE:ARCH", flag_values=values)
+    flags.DEFINE_enum("format", "safetensors", ["safetensors"], "the file's format", flag_values=values)
+
+
+def plan_flags(values):
+    flags.DEFINE_string("topology", "", "the chips, such as v5e:4x4, v5p:2x2x4, h200:8 or cpu:8", flag_values=values)
+    text = "classes of the head; default: config.model.num_classes, else 400"
+    flags.DEFINE_integer("classes", 0, text, flag_values=values)
+    text = "clips a chip and step; default: config.data.batch_size over the chips"
+    flags.DEFINE_integer("per_chip", 0, text, flag_values=values)
+    flags.DEFINE_integer("seconds", 600, "that one compilation may take; default 600", flag_values=values)
+    text = "where it does not fit, compile smaller changes until one does"
+    flags.DEFINE_boolean("fix", True, text, flag_values=values)
+    text = "--nocompile only traces, in seconds: no temporaries, estimated collectives"
+    flags.DEFINE_boolean("compile", True, text, flag_values=values)
+
+
+def process_flags(values):
+    text = "host:port of process 0 of a multi-process run, or auto on Slurm, Open MPI, Kubernetes and TPU pods"
+    flags.DEFINE_string("coordinator", "", text, flag_values=values)
+    flags.DEFINE_integer("processes", None, "number of processes, with --coordinator=host:port", flag_values=values)
+    flags.DEFINE_integer("process", None, "number of this one, with --coordinator=host:port", flag_values=values)
+    flags.DEFINE_float("join_timeout", 300.0, "seconds to wait for all processes; default 300", flag_values=values)
+
+
+def from_run(file, workdir, init_from=None):
+    """The config of a file, or of the run in a workdir; with the net of `init_from` where that is given."""
+    cfg = config.from_file(file) if file else config.load(workdir)
+    if file and "init_from" in cfg and not (init_from or cfg.model.get("net", cfg.model).name):
+        raise UsageError(f"{file} starts from a net: give --config.init_from=DIR, a run or a folder of vidjax convert.")
+    if not (file and init_from):
+        return cfg
+    if "init_from" not in cfg:
+        raise UsageError(f"{file} has a net of its own; --config.init_from=DIR is for configs/finetune.py.")
+    from vidjax import transfer
+
+    return transfer.adopt(cfg, init_from)
+
+
+def from_fit(file, workdir):
+    """The config of a file, or of a workdir's classifier, with every value that `vidjax fit` knows."""
+    from vidjax import fit as owner
+
+    return config.complete(from_run(file, workdir), owner.DEFAULTS)
+
+
+def from_checkpoint(file, workdir, step=None):
+    """The config that was saved with a workdir's checkpoint: the newest, or of `step`."""
+    from vidjax import checkpoint
+
+    if file:
+        raise UsageError("--config=FILE is for training; a checkpoint carries its config, and --config.KEY changes it.")
+    return config.from_dict(checkpoint.read_meta(workdir, step)["config"])
+
+
+def of_step(argv):
+    """`from_checkpoint` for the step that --step names, if it does."""
+    step, _ = take(argv, "step")
+    return functools.partial(from_checkpoint, step=int(step) if step and step.isdecimal() else None)
