@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 
 from vidjax import transformer
 
@@ -27,7 +28,7 @@ def qkv(n, m):
     return [rng.randn(2, size, 3, 8).astype(np.float32) for size in (n, m, m)]
 
 
-@pytest.mark.parametrize("name", list(transformer.ATTENTION))
+@pytest.mark.parametrize("name", ["plain", "blocked", "fused"])
 @pytest.mark.parametrize(("n", "m"), [(5, 7), (1100, 30)])  # 1100 queries are three blocks, the last one padded
 def test_attention(name, n, m):
     q, k, v = qkv(n, m)
@@ -36,9 +37,10 @@ def test_attention(name, n, m):
 
 
 @pytest.mark.parametrize("name", ["blocked", "fused"])
-def test_attention_gradients_agree(name):
-    q, k, v = qkv(700, 20)
-    bias = np.random.RandomState(1).randn(3, 700, 20).astype(np.float32)
+@pytest.mark.parametrize(("n", "m"), [(700, 20), (701, 21)])  # odd numbers are padded for cuDNN
+def test_attention_gradients_agree(name, n, m):
+    q, k, v = qkv(n, m)
+    bias = np.random.RandomState(1).randn(3, n, m).astype(np.float32)
     grads = {}
     for way in ("plain", name):
         with transformer.attention(way):
@@ -48,8 +50,34 @@ def test_attention_gradients_agree(name):
         np.testing.assert_allclose(ours, plain, atol=1e-5 * float(jnp.abs(plain).max()))
 
 
+@pytest.mark.parametrize(("n", "m"), [(256, 256), (150, 200), (131, 1024)])  # whole blocks; padded; both
+def test_flash_attention_for_a_tpu(n, m):
+    """JAX's kernel as its interpreter runs it: values and gradients of plain attention."""
+    q, k, v = qkv(n, m)
+    loss = lambda q, k, v: jnp.square(transformer.attend(q, k, v)).sum()  # noqa: E731
+    found = {}
+    for name in ("plain", "flash"):
+        with transformer.attention(name), pltpu.force_tpu_interpret_mode():
+            found[name] = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(q, k, v)
+    for ours, plain in zip(*map(jax.tree.leaves, (found["flash"], found["plain"])), strict=True):
+        np.testing.assert_allclose(ours, plain, atol=1e-5 * float(jnp.abs(plain).max()))
+
+
+def test_what_runs_where(monkeypatch):
+    tokens = lambda n, kind: [jnp.zeros((1, n, 2, 8), kind)] * 2  # noqa: E731
+    for backend, ways in {
+        "gpu": ("fused", "blocked"),
+        "tpu": ("flash", "flash"),
+        "cpu": ("blocked", "blocked"),
+    }.items():
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        found = tuple(transformer._choose(*tokens(1100, kind), None) for kind in (jnp.bfloat16, jnp.float32))
+        assert found == ways, backend
+        assert transformer._choose(*tokens(100, jnp.float32), None) == "plain"
+
+
 def test_attention_refuses_another_way():
-    with pytest.raises(ValueError, match="choose one of plain, blocked, fused"), transformer.attention("flash"):
+    with pytest.raises(ValueError, match="choose one of plain, blocked, fused, flash"), transformer.attention("quick"):
         pass
 
 
@@ -141,9 +169,3 @@ def test_positions_on_another_grid():
     np.testing.assert_allclose(finer, [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3], atol=1e-6)  # cells' middles
     even = np.ones((2, 3, 4, 5), np.float32)
     np.testing.assert_allclose(transformer.resize_positions(even, (5, 7, 3), "cubic"), np.ones((5, 7, 3, 5)), atol=1e-6)
-
-
-def test_a_gpu_gets_flash_attention_where_jax_allows_it_in_training(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    ways = {n: transformer._choose(*[jnp.zeros((1, n, 2, 8), jnp.bfloat16)] * 2, None) for n in (100, 101)}
-    assert ways == {100: "fused", 101: "plain"}

@@ -29,8 +29,8 @@ def splits(q, bias):
 def attend(q, k, v, scale, dense):
     """`dense(q, k, v, None, scale)` of q (B, N, H, D), k and v (B, M, H, D), split over B, N and H: -> (B, N, H, D)."""
     here, m = sharding.tracing(), k.shape[1]
-    here.used.add("sequence")
     parts, n = here.mesh.shape["sequence"], q.shape[1]
+    here.used |= {"sequence"} if parts > 1 else set()
     q, k, v = (jnp.pad(x, ((0, 0), (0, -x.shape[1] % parts), (0, 0), (0, 0))) for x in (q, k, v))
     place = sharding.split(sharding.BATCH[0], "sequence", "tensor", None)(q.shape, here.mesh)
     way = {"gather": _gathered, "ring": _ring}[here.sequence]

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vidjax import sequence, sharding
+from vidjax import flash, sequence, sharding
 
 _attention = contextvars.ContextVar("attention", default=None)
 BLOCK = 512  # queries at a time in blocked attention
@@ -20,7 +20,7 @@ BLOCK = 512  # queries at a time in blocked attention
 
 @contextlib.contextmanager
 def attention(name):
-    """Within it, `attend` is traced as "plain", "blocked" or "fused" whatever the backend."""
+    """Within it, `attend` is traced as "plain", "blocked", "fused" or "flash" whatever the backend."""
     if name not in ATTENTION:
         raise ValueError(f"Unknown attention {name!r}: choose one of {', '.join(ATTENTION)}.")
     token = _attention.set(name)
@@ -37,18 +37,21 @@ def attend(q, k, v, bias=None, *, scale=None):
     given. The softmax is float32. Where tokens are split over a mesh (sequence.py), it runs on each device's part.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    way = ATTENTION[_attention.get() or _choose(q, k, bias)]
-    return sequence.attend(q, k, v, scale, way) if sequence.splits(q, bias) else way(q, k, v, bias, scale)
+    name = _attention.get() or _choose(q, k, bias)
+    if sequence.splits(q, bias):
+        return sequence.attend(q, k, v, scale, ATTENTION[name])
+    if name == "flash" and sharding.tracing():  # no compiler splits a kernel over devices
+        flat = [x.reshape(-1, *x.shape[-3:]) for x in (q, k, v)]
+        return sequence.attend(*flat, scale, ATTENTION[name]).reshape(q.shape)
+    return ATTENTION[name](q, k, v, bias, scale)
 
 
 def _choose(q, k, bias):
-    """The way that is fast here: flash attention on a GPU where it applies, else blocks of queries for long clips.
-
-    JAX refuses to train with cuDNN's where the number of tokens is odd, as ViViT's is.
-    """
-    even = q.shape[-3] % 2 == k.shape[-3] % 2 == 0
-    if jax.default_backend() == "gpu" and q.dtype != jnp.float32 and bias is None and q.shape[-1] % 8 == 0 and even:
+    """The way that is fast here: flash attention on a GPU or TPU where it applies, else blocks of queries."""
+    if jax.default_backend() == "gpu" and q.dtype != jnp.float32 and bias is None and q.shape[-1] % 8 == 0:
         return "fused"
+    if jax.default_backend() == "tpu" and flash.applies(q, k, bias):
+        return "flash"
     return "blocked" if q.shape[-3] * k.shape[-3] > BLOCK**2 and q.shape[-3] > BLOCK else "plain"
 
 
@@ -81,17 +84,30 @@ def _split(x, axis, count):
 
 
 def _fused(q, k, v, bias, scale):
-    """cuDNN's flash attention on an NVIDIA GPU, XLA's own elsewhere."""
+    """cuDNN's flash attention on an NVIDIA GPU, XLA's own elsewhere.
+
+    cuDNN's has a gradient for even numbers of tokens alone: odd ones, such as ViViT's, get one more that counts not.
+    """
     *lead, n, h, d = q.shape
-    flat = lambda x: x.reshape(-1, *x.shape[-3:])  # noqa: E731
+    m, lengths = k.shape[-3], {}
+    q, k, v = (_even(x.reshape(-1, *x.shape[-3:])) for x in (q, k, v))
     if bias is not None:
-        bias = jnp.broadcast_to(bias, (*lead, h, n, k.shape[-3])).reshape(-1, h, n, k.shape[-3])
+        bias = jnp.broadcast_to(bias, (*lead, h, n, m)).reshape(-1, h, n, m)
+        bias = jnp.pad(bias, ((0, 0), (0, 0), (0, n % 2), (0, m % 2)))
+    if n % 2 or m % 2:
+        lengths = {"query_seq_lengths": n, "key_value_seq_lengths": m}
+        lengths = {name: jnp.full(len(q), size, jnp.int32) for name, size in lengths.items()}
     kind = "cudnn" if jax.default_backend() == "gpu" and q.dtype != jnp.float32 else "xla"
-    out = jax.nn.dot_product_attention(flat(q), flat(k), flat(v), bias, scale=scale, implementation=kind)
-    return out.reshape(*lead, n, h, d)
+    out = jax.nn.dot_product_attention(q, k, v, bias, scale=scale, implementation=kind, **lengths)
+    return out[:, :n].reshape(*lead, n, h, d)
 
 
-ATTENTION = {"plain": _plain, "blocked": _blocked, "fused": _fused}
+def _even(x):
+    """(B, N, H, D) with a token of zeros more where N is odd."""
+    return jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0)))
+
+
+ATTENTION = {"plain": _plain, "blocked": _blocked, "fused": _fused, "flash": flash.attend}
 
 
 class LayerNorm(nn.Module):
