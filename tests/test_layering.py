@@ -87,7 +87,7 @@ ALLOWED = {
     "chips": set(),
     "hlo": set(),
     "roofline": set(),
-    "aot": {"config", "data", "hlo", "inputs", "models", "optim", "roofline", "sharding", "train"},
+    "aot": {"config", "data", "hlo", "inputs", "models", "optim", "roofline", "sharding", "train", "transformer"},
     "plan": {"aot", "chips", "models"},
     "train": {
         *("checkpoint", "config", "data", "evaluate", "finite", "goodput", "inputs", "logs", "loop", "losses"),

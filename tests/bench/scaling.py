@@ -24,7 +24,7 @@ NETS = {  # name: (config, clips a chip, changes)
     "slowfast_8x8_r50, own norms": ("slowfast_8x8_r50_kinetics400", 8, {"bn": "per_device"}),
     "vivit_l_16x2": ("vivit_b_16x2_kinetics400", 2, {"model.variant": "l_16x2"}),
     "videomae_g": ("videomae_pretrain_b_kinetics400", 2, {"model.variant": "g"} | {
-        "loss.weights": {}, "optim.accumulate": 1, "remat": "block",
+        "loss.weights": {}, "optim.accumulate": 1, "remat": "block", "model.scan": True,
         "sharding": "fsdp", "mesh.data": -1, "mesh.fsdp": 64,
     }),
     "videomae_pretrain_b": ("videomae_pretrain_b_kinetics400", 32, {}),
