@@ -239,5 +239,6 @@ def train(cfg, workdir, began=None):
     else:
         with clock.share("evaluation"):
             report = loop.report or run.evaluator(bundle(loop.state)["variables"], loop.step, workdir)
-    log.info("%s", clock.line())
+    if loop.main:
+        log.info("%s", clock.line())
     return report
