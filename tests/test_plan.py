@@ -70,6 +70,7 @@ def test_trips_are_the_compilers_where_it_notes_them():
         (", replica_groups={{0,1,2},{3,4,5}}", 3),
         (", replica_groups=[2,8]<=[16]", 8),
         (", replica_groups=mesh['a'=4,'b'=2] {'a','b'}, use", 8),
+        (", replica_groups=mesh['a'=1,'b'=64,'c'=4], device_ids=([4,64]T(1,0)) {'b'}, use", 64),
         (", source_target_pairs={{0,1},{1,2},{2,0}}, metadata={}", 3),
         (", metadata={}", 1),
     ],

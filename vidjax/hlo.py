@@ -164,7 +164,7 @@ def group_size(rest):
         return found[1].count(",") + 1
     if found := re.search(r"replica_groups=\[(\d+),(\d+)\]<=", rest):
         return int(found[2])
-    if found := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", rest):
+    if found := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\([^{]*\))?\s*\{([^}]*)\}", rest):
         sizes = dict(re.findall(r"'([^']*)'=(\d+)", found[1]))
         return math.prod(int(sizes[axis]) for axis in re.findall(r"'([^']*)'", found[2]))
     if "source_target_pairs={" in rest:
