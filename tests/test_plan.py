@@ -64,6 +64,17 @@ def test_trips_are_the_compilers_where_it_notes_them():
     assert hlo.collectives(noted)[0]["count"] == 7
 
 
+def test_a_collective_in_three_parts_is_one():
+    part = 'all-gather(%x), replica_groups=[1,8]<=[8], dimensions={0}, frontend_attributes={chain_id="4"}'
+    lines = "\n".join(f"  %part.{i} = f32[16]{{0}} {part}" for i in range(3))
+    text = f"HloModule m\nENTRY %main (x: f32[2]) -> f32[16] {{\n  %x = f32[2]{{0}} parameter(0)\n{lines}\n}}\n"
+    assert hlo.collectives(text) == [{"kind": "all-gather", "count": 1, "bytes": 64, "group": 8}]
+    again = hlo.collectives(text.replace("part.2 = f32[16]{0} all-gather", "part.2 = f32[16]{0} all-gather-start"))
+    assert again == hlo.collectives(text)
+    other = hlo.collectives(text.replace('chain_id="4"', 'chain_id="5"', 1))
+    assert other == [{"kind": "all-gather", "count": 2, "bytes": 128, "group": 8}]
+
+
 @pytest.mark.parametrize(
     ("rest", "group"),
     [

@@ -137,17 +137,20 @@ def runs(computations, entry):
 def collectives(text):
     """A module's collectives on one device: [{kind, count, bytes, group}], one for each kind and size of group.
 
-    `bytes` are of the whole array once for each time it runs: what an all-gather gives, what others take.
+    `bytes` are of the whole array once for each time it runs: what an all-gather gives, what others take. A TPU's
+    compiler writes one that runs beside arithmetic three times, as its start, its middle and its end: a chain.
     """
     computations, entry = parse(text)
     times, _ = runs(computations, entry)
-    found = {}
+    found, chains = {}, set()
     for name, n in times.items():
         shapes = {one.name: one.shape for one in computations[name]}
         for one in computations[name]:
             kind = one.opcode.removesuffix("-start")
-            if kind not in KINDS:
+            chain = re.search(r'chain_id="(\d+)"', one.rest)
+            if kind not in KINDS or chain and (kind, chain[1]) in chains:
                 continue
+            chains |= {(kind, chain[1])} if chain else set()
             group = group_size(one.rest)
             whole = sum(size(shapes.get(operand, "")) for operand in one.operands)
             whole *= group if kind == "all-gather" else 1
