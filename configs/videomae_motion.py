@@ -11,9 +11,9 @@ Without a word after the colon it is `scratch`; `smoke` is `pretrain` in seconds
 them: patches of mean 0 and variance 1, the paper's choice, are mostly noise in these flat pictures (a loss of 0.986
 after 1700 steps, where 1 is that of the mean).
 Hardware and cost: one CPU core; half an hour to pre-train beside other work, two to three minutes each for the others.
-Expected: fine-tuned 62.9, 62.5 and 63.5 %, from scratch 52.7, 37.3 and 62.7 % with seeds 0, 1 and 2 (2026-11-22). What it
-saves is labelled steps: after 600 scratch has 78.3 %. Hiding three quarters of the tubes for half as
-long taught nothing that lasts (80.8 % against 78.3 after 600 steps; 59.8 against 75.8 with 80 labels). Chance is 12.5 %.
+Expected: fine-tuned 62.9, 62.5 and 63.5 %, from scratch 52.7, 37.3 and 62.7 % with seeds 0, 1 and 2 (2026-11-22). What
+it saves is labelled steps: after 600 scratch has 78.3 %. Hiding three quarters of the tubes for half as long taught
+nothing that lasts (80.8 % against 78.3 after 600 steps; 59.8 against 75.8 with 80 labels). Chance is 12.5 %.
 """
 
 from configs import quickstart
