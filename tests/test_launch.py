@@ -67,7 +67,7 @@ class Bench:
     def start(self, script, *words, **env):
         env = {"PATH": str(self.folder), "PAUSE": "0", "HOME": str(self.folder)} | env
         return subprocess.Popen(
-            [LAUNCH / script, *words],
+            ["/usr/bin/env", "--default-signal=INT", LAUNCH / script, *words],  # it may be ignored, as after `pytest &`
             env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
