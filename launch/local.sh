@@ -17,8 +17,8 @@ processes=$1
 shift
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("localhost", 0)); print(s.getsockname()[1])')
 
-pids=() signalled='' result=0
-trap 'signalled=yes; kill -TERM "${pids[@]}" 2>/dev/null || true' TERM INT # all save the same step
+pids=() result=0
+trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' TERM INT # all save the same step
 trap 'kill -KILL "${pids[@]}" 2>/dev/null || true' EXIT
 for ((process = 0; process < processes; process++)); do
     vidjax train "$@" --coordinator="localhost:$port" --processes="$processes" --process="$process" &
@@ -26,9 +26,9 @@ for ((process = 0; process < processes; process++)); do
 done
 
 for ((left = processes; left > 0; left--)); do
-    signalled='' code=0
-    wait -n || code=$?
-    if [[ $signalled ]] && ((code > 128)); then # the signal ended the wait, no process did
+    ended='' code=0
+    wait -n -p ended || code=$?
+    if [[ ! ${ended:-} ]]; then # a signal ended the wait, no process did
         left=$((left + 1))
     elif ((code >= 75 && code <= 77 || code > 128)); then # the others end by themselves: they save, or miss this one
         result=$((result ? result : code))

@@ -147,6 +147,27 @@ def test_agreement_names_the_process_and_the_key_that_differ(port):
     assert [outcome(process) for process in group] == [(0, "")] * 2
 
 
+@pytest.mark.parametrize("asking", [(0,), (2,), (0, 1, 2)])
+def test_all_stop_at_the_same_call(port, asking):
+    """One process or all of them get the signal, at calls far apart, for each goes at its own pace."""
+    act = """
+import random, signal
+signal.signal(signal.SIGTERM, lambda *_: watch.stop())
+random.seed({i})
+while not watch.stopping():
+    if watch.calls == 20 * ({i} + 1) and {i} in {asking}:
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(random.random() * 0.004 * ({i} + 1))
+print(watch.calls, flush=True)
+watch.end("done")
+time.sleep(1)
+"""
+    group = [run(port, i, 3, act.format(i=i, asking=asking)) for i in range(3)]
+    said = [process.communicate(timeout=30) for process in group]
+    assert len({tuple(said) for said in said}) == 1, said
+    assert int(said[0][0].split()[1]) >= 20
+
+
 def test_facts_change_with_the_code():
     facts = peers.facts()
     assert set(facts) == {"jax", "jaxlib", "vidjax's code"}

@@ -11,6 +11,8 @@ import time
 import jax
 from jax.experimental import multihost_utils
 
+from vidjax import peers
+
 EXIT_STUCK = 77  # the watchdog found the run stuck: start the same command again
 WATCHDOG = 600.0  # seconds without progress, unless config.watchdog says otherwise
 PATIENT = 10  # times as long while XLA compiles
@@ -21,9 +23,11 @@ class Stop:
 
     def __init__(self):
         self.signal, self.before, self.times = None, {}, 0
+        self.peers = peers.watch  # None in a run of one process, and where the caller started `jax.distributed`
+        self.by_jax = not self.peers and jax.process_count() > 1
 
     def __enter__(self):
-        if jax.process_count() == 1:  # several processes agree through the notice that jax.distributed listens for
+        if not self.by_jax:  # else JAX listens for SIGTERM
             self.before = {number: signal.signal(number, self.note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
@@ -35,13 +39,17 @@ class Stop:
         if self.signal == number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
+        if self.peers:
+            self.peers.stop()
 
     def asked(self):
         """To be called by all processes equally often."""
-        if jax.process_count() == 1:
-            return self.signal is not None
-        self.times += 1  # not the step, which a rollback takes back
-        return multihost_utils.reached_preemption_sync_point(self.times)
+        if self.peers:
+            return self.peers.stopping()
+        if self.by_jax:
+            self.times += 1  # not the step, which a rollback takes back
+            return multihost_utils.reached_preemption_sync_point(self.times)
+        return self.signal is not None
 
 
 class Watchdog:
