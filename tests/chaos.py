@@ -215,7 +215,7 @@ def corrupt(args, folder, rng):
 
 def mutate(cfg, rng):
     """One mistake in a config: -> (its key, its value, the key that was meant)."""
-    from vidjax import preflight
+    from vidjax.train import preflight
 
     names = [name for name in config.keys(cfg) if not name.startswith(("loss.weights", "data.motion"))]
     kind = rng.choice(("key", "key", "value"))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import vidjax
-from vidjax import convert, converted, data, evaluate, main, models, predict, weights
+from vidjax import convert, data, evaluate, main, models, predict
+from vidjax.convert import converted, weights
 
 VIDEOS = {
     "SoccerJuggling_g23": "v_SoccerJuggling_g23_c01.avi",

@@ -7,7 +7,8 @@ import pytest
 from flax import traverse_util
 from safetensors.numpy import load_file
 
-from vidjax import convert, converted, export, main, models, rules
+from vidjax import convert, main, models, rules
+from vidjax.convert import converted, export
 
 
 @pytest.mark.parametrize(

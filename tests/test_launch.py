@@ -16,7 +16,8 @@ import tiny
 import yaml
 from absl import flags
 
-from vidjax import commandflags, commandline, commands, ends, peers
+from vidjax import commandflags, commandline, commands, peers
+from vidjax.train import ends
 
 LAUNCH = tiny.ROOT / "launch"
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))

@@ -37,7 +37,7 @@ except peers.JoinError as error:
 print("here", flush=True)
 {act}
 """
-    path = os.environ | {"PYTHONPATH": str(pathlib.Path(peers.__file__).parent.parent)}
+    path = os.environ | {"PYTHONPATH": str(pathlib.Path(peers.__file__).parent.parent.parent)}
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=path)
 
 
@@ -154,11 +154,11 @@ def test_all_stop_at_the_same_call(port, asking):
 import random, signal
 signal.signal(signal.SIGTERM, lambda *_: watch.stop())
 random.seed({i})
-while not watch.stopping():
-    if watch.calls == 20 * ({i} + 1) and {i} in {asking}:
+while not watch.stopping.now():
+    if watch.stopping.calls == 20 * ({i} + 1) and {i} in {asking}:
         os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(random.random() * 0.004 * ({i} + 1))
-print(watch.calls, flush=True)
+print(watch.stopping.calls, flush=True)
 watch.end("done")
 time.sleep(1)
 """

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import pytest
 import tiny
 
-from vidjax import aot, chips, commandline, config, hlo, main, models, nn, plan, roofline, train
+from vidjax import commandline, config, main, models, nn, plan, train
+from vidjax.plan import aot, chips, hlo, roofline
 
 MODULE = """HloModule jit_step
 %add (x: f32[], y: f32[]) -> f32[] {

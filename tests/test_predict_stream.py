@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from vidjax import checkpoint, converted, data, main, predict
+from vidjax import checkpoint, data, main, predict
+from vidjax.convert import converted
 from vidjax.data import video
 
 FRAMES = 12

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import tiny
 
-from vidjax import checkpoint, ends, goodput, peers, preflight, sharding, train
+from vidjax import checkpoint, goodput, peers, sharding, train
+from vidjax.train import ends, preflight
 
 GOOD = {chaos.EQUAL, chaos.SENTENCE, "harmless", "fell back to the step before"}
 
@@ -122,7 +123,7 @@ def test_skip_leaves_all_but_the_step_as_it_is(videos, poison):
 def test_watchdog_dumps_the_stacks_and_names_the_last_step(tmp_path):
     code = f"""
 import time
-from vidjax import ends
+from vidjax.train import ends
 with ends.Watchdog(0.4, {str(tmp_path)!r}) as watchdog:
     with watchdog.patient():
         time.sleep(1.2)

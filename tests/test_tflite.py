@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 
-from vidjax import tflite
+from vidjax.convert import tflite
 
 
 def table(fields):

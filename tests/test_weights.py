@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from vidjax import weights
+from vidjax.convert import weights
 
 
 def test_load_npz(tmp_path):

@@ -135,7 +135,7 @@ def convert(argv):
     values, paths = parse(convert, argv, [convert_flags])
     if len(paths) != 1 or not values.to:
         raise UsageError("give one file of weights and a folder: vidjax convert --from=SOURCE:ARCH FILE --to=DIR.")
-    from vidjax import converted as owner
+    from vidjax.convert import converted as owner
 
     source, arch = owner.reference_of(values["from"].value)
     meta = owner.write(source, arch, paths[0], values.to, values.classes)
@@ -155,8 +155,8 @@ def export(argv):
     values, paths = parse(export, argv, [workdir_flag, step_flag, export_flags])
     if len(paths) != 1 or not values.workdir or not values["as"].value:
         raise UsageError("give a run, a net and a new file: vidjax export --workdir=DIR --as=SOURCE:ARCH FILE.")
-    from vidjax import converted
-    from vidjax import export as owner
+    from vidjax.convert import converted
+    from vidjax.convert import export as owner
 
     source, arch = converted.reference_of(values["as"].value, "--as")
     count = owner.write(source, arch, values.workdir, paths[0], values.step)

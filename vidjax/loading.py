@@ -3,7 +3,8 @@
 import pathlib
 import typing
 
-from vidjax import checkpoint, convert, converted, predict, weights
+from vidjax import checkpoint, convert, predict
+from vidjax.convert import converted, weights
 
 
 class Loaded(typing.NamedTuple):

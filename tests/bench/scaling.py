@@ -13,7 +13,8 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from vidjax import aot, commandline, config, plan  # noqa: E402
+from vidjax import commandline, config, plan  # noqa: E402
+from vidjax.plan import aot  # noqa: E402
 
 NETS = {  # name: (config, clips a chip, changes)
     "i3d": ("i3d_rgb_kinetics400", 4, {}),

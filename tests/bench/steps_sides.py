@@ -74,7 +74,8 @@ class JaxSide:
         import jax.numpy as jnp
         import optax
 
-        from vidjax import convert, models, state, train
+        from vidjax import convert, models, train
+        from vidjax.train import state
 
         self.jax, self.device = jax, jax.devices()[0]
         if not args.small and self.device.platform != "gpu":

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from vidjax import convert, converted, models
+from vidjax import convert, models
+from vidjax.convert import converted
 from vidjax.models import trn
 
 apply = jax.jit(lambda model, variables, x: model.apply(variables, x, train=False), static_argnums=0)

@@ -9,7 +9,8 @@ import json
 import jax
 import numpy as np
 
-from vidjax import convert, export, models
+from vidjax import convert, models
+from vidjax.convert import export
 
 
 def formula(golden):

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from reference import near
 
-from vidjax import convert, models, weights
+from vidjax import convert, models
+from vidjax.convert import weights
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from vidjax import convert, models, weights
+from vidjax import convert, models
+from vidjax.convert import weights
 
 ARCHS = ["amine_lrcn6", "ndanh_lrcn4", "hac_convlstm31", "armel_convlstm4"]
 CLIPS = ["SoccerJuggling_g23", "BaseballPitch_g01", "TaiChi_kinetics", "SkateBoarding_kinetics"]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from reference import near
 
-from vidjax import convert, models, tflite
+from vidjax import convert, models
+from vidjax.convert import tflite
 from vidjax.models import _movinet_tables as tables
 
 

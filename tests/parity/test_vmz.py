@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from vidjax import convert, export, models, weights
+from vidjax import convert, models
+from vidjax.convert import export, weights
 from vidjax.models import csn, r3d
 
 PARTS = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}

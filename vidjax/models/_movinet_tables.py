@@ -246,7 +246,7 @@ def tflite():
 
 
 def tflite_names(tensors):
-    """{tensor name: array} of vidjax.tflite, or with quantised ones as NAME|int8, |scale, |axis -> {LAYER/kernel: ...}.
+    """{tensor name: array} of tflite.py, or with quantised ones as NAME|int8, |scale, |axis -> {LAYER/kernel: ...}.
 
     A name lists the operations that became one; the first says the layer. Integers (shapes) are left out.
     """

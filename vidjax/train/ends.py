@@ -45,7 +45,7 @@ class Stop:
     def asked(self):
         """To be called by all processes equally often."""
         if self.peers:
-            return self.peers.stopping()
+            return self.peers.stopping.now()
         if self.by_jax:
             self.times += 1  # not the step, which a rollback takes back
             return multihost_utils.reached_preemption_sync_point(self.times)

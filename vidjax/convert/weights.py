@@ -7,7 +7,7 @@ import pickle
 
 import numpy as np
 
-from vidjax import tflite
+from vidjax.convert import tflite
 
 WRAPPERS = ("state_dict", "model_state", "model", "module")  # keys below which trainers put a model's tensors
 

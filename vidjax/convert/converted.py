@@ -7,9 +7,10 @@ import types
 import numpy as np
 from ml_collections import ConfigDict
 
-from vidjax import checkpoint, config, convert, data, evaluate, models, weights
+from vidjax import checkpoint, config, convert, data, evaluate, models
+from vidjax.convert import weights
 
-LABELS = pathlib.Path(__file__).parent / "data" / "labels"
+LABELS = pathlib.Path(__file__).parent.parent / "data" / "labels"
 SAMPLERS = {1: "segments"}  # by the frames a net sees; a net of more sees a clip of consecutive ones
 
 

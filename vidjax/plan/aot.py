@@ -1,4 +1,4 @@
-"""Compiles the real training step for chips that are not here: `python -m vidjax.aot`, a process of its own.
+"""Compiles the real training step for chips that are not here: `python -m vidjax.plan.aot`, a process of its own.
 
 A request is JSON on standard input, the answer JSON on the last line of standard output. A process of its own, since
 each compiler must be loaded before anything else of JAX is, and one that fails may end its process.
@@ -40,7 +40,7 @@ def compile_step(request, seconds=600):
         env.pop("XLA_FLAGS", None)
     if request["compiler"] == "gpu":  # Triton's products need a GPU to be tuned on; without one some do not compile
         env["XLA_FLAGS"] = "--xla_gpu_enable_triton_gemm=false"
-    command = [sys.executable, "-m", "vidjax.aot"]
+    command = [sys.executable, "-m", "vidjax.plan.aot"]
     try:
         done = subprocess.run(
             command, input=json.dumps(request), env=env, capture_output=True, text=True, timeout=seconds
@@ -164,7 +164,8 @@ def least(cfg, classes, split, count):
     """{flops, floor}: FLOPs of one device's share of the step and the bytes it must move, from a tracing for one."""
     import jax
 
-    from vidjax import roofline, transformer
+    from vidjax import transformer
+    from vidjax.plan import roofline
 
     share = cfg.copy_and_resolve_references()
     with share.unlocked():
@@ -199,7 +200,7 @@ def _product(shape):
 
 def figures(compiled):
     """What a compiled step tells about one device."""
-    from vidjax import hlo
+    from vidjax.plan import hlo
 
     memory, cost, text = compiled.memory_analysis(), compiled.cost_analysis() or {}, compiled.as_text()
     names = ("argument", "output", "alias", "temp", "generated_code")

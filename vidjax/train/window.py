@@ -8,7 +8,7 @@ import time
 
 import jax
 
-from vidjax import finite
+from vidjax.train import finite
 
 log = logging.getLogger("vidjax")
 

@@ -15,7 +15,6 @@ from vidjax import (
     config,
     data,
     evaluate,
-    finite,
     goodput,
     inputs,
     logs,
@@ -26,14 +25,14 @@ from vidjax import (
     optim,
     parallel,
     peers,
-    preflight,
     sharding,
     transfer,
 )
 from vidjax.data.bad import BadVideos
-from vidjax.loop import Loop
-from vidjax.state import State, bundle, restore
-from vidjax.window import TrainingError
+from vidjax.train import finite, preflight
+from vidjax.train.loop import Loop
+from vidjax.train.state import State, bundle, restore
+from vidjax.train.window import TrainingError
 
 __all__ = ["State", "TrainingError", "bundle", "init_state", "make_step", "train", "train_step"]
 

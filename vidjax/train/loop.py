@@ -7,9 +7,10 @@ import time
 import jax
 import numpy as np
 
-from vidjax import averages, data, ends, evaluate, finite, inputs, logs, preflight, sharding
-from vidjax.state import bundle, restore
-from vidjax.window import Window
+from vidjax import averages, data, evaluate, inputs, logs, sharding
+from vidjax.train import ends, finite, preflight
+from vidjax.train.state import bundle, restore
+from vidjax.train.window import Window
 
 SHOWN = ("loss", "accuracy", "clips_per_second", "input_wait")  # of a window's means, on the progress line
 

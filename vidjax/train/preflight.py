@@ -6,8 +6,9 @@ import os
 
 import jax
 
-from vidjax import config, data, ends, finite, models, optim, peers, sharding, transfer
+from vidjax import config, data, models, optim, peers, sharding, transfer
 from vidjax.data import modalities, multigrid, protocols, sources, transforms
+from vidjax.train import ends, finite
 
 
 class PreflightError(ValueError):

@@ -8,7 +8,8 @@ import importlib.util
 import os
 import textwrap
 
-from vidjax import aot, chips, models
+from vidjax import models
+from vidjax.plan import aot, chips
 
 CHIPS = (1, 4, 16, 64, 256, 1024, 4096)  # of the table of weak scaling
 LARGEST = {"tpu": 256, "gpu": 64, "cpu": 64}  # devices that a step is compiled for; more change nothing but the group

@@ -21,7 +21,8 @@ import sys
 import threading
 import time
 
-from vidjax.sockets import hint, message, named, reason, relay, where
+from vidjax.peers.sockets import hint, message, named, reason, relay, where
+from vidjax.peers.stopping import Stopping
 
 EXIT_LOST = 76  # a peer process or the coordinator was lost: start the same command again
 BEAT = 1.0  # seconds between two signs of life
@@ -46,7 +47,7 @@ def join(address, processes=None, process=None, timeout=300.0):
     import jax
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.config.update("jax_enable_preemption_service", False)  # it holds the GIL while its message waits in our relay
+    jax.config.update("jax_enable_preemption_service", False)  # see stopping.py
     devices = None
     if address == "auto":
         address, processes, process, devices = detect(timeout)
@@ -95,7 +96,7 @@ def agree(topic, values):
 
 def facts():
     """What must be the same in all processes before they talk: versions of JAX, and a digest of vidjax's own code."""
-    code, root = hashlib.sha256(), pathlib.Path(__file__).parent
+    code, root = hashlib.sha256(), pathlib.Path(__file__).parent.parent
     for file in sorted(root.rglob("*.py")):
         code.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib")}
@@ -121,7 +122,7 @@ class Watch:
         self.patience, self.facts, self.host = PATIENCE, facts(), platform.node()
         self.hosts, self.writers, self.seen, self.states = {process: self.host}, {}, {}, {}
         self.topics, self.agreed, self.tasks = {}, {}, set()
-        self.turn, self.counting, self.calls, self.counts, self.last = threading.Condition(), False, 0, {}, None
+        self.stopping = Stopping(process, processes, lambda what: self._begin(self._tell(what)))
         self.verdict, self.here, self.near = None, threading.Event(), None
         self.deadline = time.monotonic() + timeout
         self.loop = asyncio.new_event_loop()
@@ -140,15 +141,8 @@ class Watch:
         self.agreed[topic].wait()
 
     def stop(self):
-        """Asks all processes to stop at the same call of `stopping`; may be called from a signal's handler."""
-        self.loop.call_soon_threadsafe(self._heard, self.process, {"stop": True})
-
-    def stopping(self):
-        """Whether to stop now: all processes, which call this equally often, get the same answers."""
-        with self.turn:
-            self.turn.wait_for(lambda: self.last or not self.counting)
-            self.calls += 1
-            return self.last is not None and self.calls >= self.last
+        """Asks all processes to stop at the same call of `stopping.now`; may be called from a signal's handler."""
+        self.loop.call_soon_threadsafe(self.stopping.hear, self.process, {"stop": True})
 
     def end(self, state, why=""):
         """Tells the others that this process is done, or has failed with an `error`; returns when they were told."""
@@ -230,14 +224,7 @@ class Watch:
             self.states[number] = said["state"]
             if said["state"] == "error":
                 self._begin(self._judge(self._failed(number, said["why"]), 1))
-        if "calls" in said:
-            self.counts[number] = said["calls"]
-            if len(self.counts) == self.processes:
-                self._decided({"last": max(self.counts.values()) + 1})
-        if "stop" in said and self.process:
-            self._begin(self._tell(said))
-        elif "stop" in said and not self.counting:
-            self._count()
+        self.stopping.hear(number, said)
         if "topic" not in said:
             return
         if self.process:
@@ -254,24 +241,6 @@ class Watch:
         else:
             self.agreed[said["topic"]].set()
             self._begin(self._tell({"agreed": said["topic"]}))
-
-    def _count(self):
-        """Holds this process where it is and says how often it has called `stopping`; process 0 has all do so."""
-        with self.turn:
-            self.counting, calls = True, {"calls": self.calls}
-        if self.process:
-            self._begin(self._tell(calls))
-        else:
-            self._begin(self._tell({"count": True}))
-            self._heard(0, calls)
-
-    def _decided(self, said):
-        """Lets this process go on, up to the call at which all stop; process 0 tells the others."""
-        with self.turn:
-            self.last = said["last"]
-            self.turn.notify_all()
-        if not self.process:
-            self._begin(self._tell(said))
 
     # The others ------------------------------------------------------------------------------------------------------
 
@@ -321,10 +290,7 @@ class Watch:
                 await self._leave(said["verdict"], said["code"])
             if "state" in said:
                 self.states[0] = said["state"]
-            if "count" in said:
-                self._count()
-            if "last" in said:
-                self._decided(said)
+            self.stopping.hear(0, said)
             if "agreed" in said:
                 self.agreed[said["agreed"]].set()
         if self.states.get(0) != "done":
