@@ -112,7 +112,7 @@ def test_local_sh_starts_a_killed_run_again_and_passes_a_stop_on(workdir):
             wait(run, lambda: said("step 6/1000"), log)
             kill(f"--workdir={workdir}", "--process=1")
             wait(run, lambda: said("continuing from step"), log)  # on which of the two came last
-            wait(run, lambda: "loss" in log.read_text().rpartition("Total:")[2], log)
+            wait(run, lambda: "loss" in log.read_text().rpartition("continuing")[2], log)
             run.terminate()
             assert run.wait(120) == 75, log.read_text()
         finally:
