@@ -6,13 +6,14 @@ import pytest
 import tiny
 
 from vidjax import evaluate, models
+from vidjax.evaluate import figures
 
 
 def test_metrics_equal_a_brute_force_oracle():
     rng = np.random.default_rng(0)
     scores, labels = rng.dirichlet(np.ones(9), 50).astype(np.float32), rng.integers(0, 8, 50)
     scores[:5] = 1 / 9  # ties: the lower class index is first
-    found = evaluate.metrics(scores, labels)
+    found = figures.metrics(scores, labels)
     ranks = [
         sum(s[c] > s[y] or (s[c] == s[y] and c < y) for c in range(9)) for s, y in zip(scores, labels, strict=True)
     ]
@@ -31,7 +32,7 @@ def test_metrics_equal_a_brute_force_oracle():
 
 
 def test_top5_needs_more_than_five_classes():
-    assert evaluate.metrics(np.eye(5, dtype=np.float32), np.arange(5))["top5"] is None
+    assert figures.metrics(np.eye(5, dtype=np.float32), np.arange(5))["top5"] is None
 
 
 @pytest.mark.parametrize("average", ["prob", "logit"])

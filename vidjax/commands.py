@@ -318,7 +318,7 @@ COMMANDS = {
 
 def tell(report):
     """Prints a report's headline, and where its page is."""
-    from vidjax import evaluate
+    from vidjax.evaluate import results
 
-    print(f"result   {evaluate.headline(report)} at step {report['step']}")
+    print(f"result   {results.headline(report)} at step {report['step']}")
     print(f"report   {report['page']}")

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from vidjax import checkpoint, data, evaluate, inputs, models, report, sharding
+from vidjax.evaluate import figures, results
 
 
 class FeaturesError(RuntimeError):
@@ -61,9 +62,9 @@ def write(cfg, workdir, out, layer="pre_logits", split="eval", step=None):
     }
     if jax.process_index() == 0:
         os.makedirs(out, exist_ok=True)
-        arrays = {"features": found[kept], "labels": evaluate.label_array(records, source)}
+        arrays = {"features": found[kept], "labels": figures.label_array(records, source)}
         path = pathlib.Path(out) / f"{split}.npz"
-        evaluate.save_arrays(path, arrays | {"ids": np.array([record["id"] for record in records])})
+        results.save_arrays(path, arrays | {"ids": np.array([record["id"] for record in records])})
         manifest["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
         report.save_json(path.with_suffix(".json"), manifest)
     return manifest

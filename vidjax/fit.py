@@ -14,9 +14,10 @@ import zipfile
 
 import numpy as np
 
-from vidjax import checkpoint, config, data, encoding, evaluate, logs, report
+from vidjax import checkpoint, config, data, encoding, logs, report
 from vidjax import features as nets
 from vidjax.data import flow, handmade, modalities, stacking, work
+from vidjax.evaluate import results
 
 log = logging.getLogger("vidjax")
 IDT = {
@@ -54,7 +55,7 @@ def fit(cfg, workdir):
     fitted = {f"svm/{key}": value for key, value in encoding.fit_svm(rows, y, len(train.classes), cfg.svm.c).items()}
     for name, arrays in encoders.items():
         fitted |= {f"{name}/{key}": value for key, value in arrays.items()}
-    evaluate.save_arrays(os.path.join(workdir, "classifier.npz"), fitted)
+    results.save_arrays(os.path.join(workdir, "classifier.npz"), fitted)
     asked = vectors(encoders, features(cfg, held_out, workdir))
     written = write_report(cfg, workdir, fitted, held_out, asked)
     if cfg.svm.pca:
@@ -91,7 +92,7 @@ def write_report(cfg, workdir, fitted, source, rows):
         )
     cost = {"params": sum(value.size for value in fitted.values()), "gmac_per_view": 0.0}
     scores = encoding.softmax(encoding.margins(svm, rows))
-    return evaluate.write(cfg, source, workdir, step=0, scores=scores, errors={}, cost=cost, seconds=0.0)
+    return results.write(cfg, source, workdir, step=0, scores=scores, errors={}, cost=cost, seconds=0.0)
 
 
 def labels(source):
@@ -141,7 +142,7 @@ def trajectories(task):
     tracks = {key: value[np.sort(kept)] for key, value in tracks.items()}
     found = handmade.describe(clip, fields if residual is None else residual, tracks, how["norm"])
     found = {key: value.astype(np.float16) for key, value in found.items()}
-    evaluate.save_arrays(task["out"], found)
+    results.save_arrays(task["out"], found)
     return len(kept)
 
 

@@ -7,7 +7,8 @@ import zipfile
 
 import numpy as np
 
-from vidjax import encoding, evaluate, report
+from vidjax import encoding, report
+from vidjax.evaluate import figures, results
 
 log = logging.getLogger("vidjax")
 
@@ -41,8 +42,8 @@ def fuse(paths, *, weights=(), svm=False, c=1.0):
         if len(weights) != len(found) or min(weights) < 0 or not sum(weights):
             raise FusionError(f"--weights needs {len(found)} numbers, none negative, got {weights}.")
         fused = sum(w * each for w, each in zip(weights, scores, strict=True)) / sum(weights)
-    each = [float(evaluate.metrics(one, labels)["top1"]) for one in scores]
-    return {"scores": fused, "labels": labels, "ids": ids, "each": each} | evaluate.metrics(fused, labels)
+    each = [float(figures.metrics(one, labels)["top1"]) for one in scores]
+    return {"scores": fused, "labels": labels, "ids": ids, "each": each} | figures.metrics(fused, labels)
 
 
 def load(path, split="eval"):
@@ -91,7 +92,7 @@ def shares(scores):
 def save(result, out, paths, how):
     """Writes `scores_fused.npz` and `fusion.json` into the folder `out`."""
     os.makedirs(out, exist_ok=True)
-    evaluate.save_scores(out, "fused", result["scores"], result["labels"], result["ids"].tolist())
+    results.save_scores(out, "fused", result["scores"], result["labels"], result["ids"].tolist())
     kept = {key: result[key] for key in ("top1", "top5", "loss", "mean_class", "accuracy", "videos", "confusion")}
     report.save_json(pathlib.Path(out) / "fusion.json", {"models": list(map(str, paths)), "how": how} | kept)
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from vidjax import averages, data, evaluate, inputs, logs, sharding
+from vidjax.evaluate import results
 from vidjax.train import ends, finite, preflight
 from vidjax.train.state import bundle, restore
 from vidjax.train.window import Window
@@ -137,7 +138,7 @@ class Loop:
                     raise
             scalars = {f"eval/{name}": self.report[name] for name in ("top1", "loss", "mean_class")}
             self.writer.write_scalars(self.step, scalars)
-            self.progress.message(f"step {self.step}: {evaluate.headline(self.report)}")
+            self.progress.message(f"step {self.step}: {results.headline(self.report)}")
             top1 = {"top1": float(self.report["top1"])}
         if due(self.step, self.cfg.checkpoint_every, self.cfg.steps):
             self.save(top1)

@@ -179,4 +179,4 @@ def _template():
     env.filters["percent"] = lambda share: "–" if share is None else f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
     env.filters["duration"] = progress.duration
     env.filters["amount"] = progress.amount
-    return env.from_string(importlib.resources.files("vidjax").joinpath("report.html").read_text(encoding="utf-8"))
+    return env.from_string(importlib.resources.files("vidjax").joinpath("report/page.html").read_text(encoding="utf-8"))

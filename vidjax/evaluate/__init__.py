@@ -1,10 +1,8 @@
 """Evaluation: the same compiled step, sums and report inside training and in a job of its own."""
 
 import contextlib
-import datetime
 import functools
 import logging
-import os
 import time
 
 import jax
@@ -12,15 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import vidjax
-from vidjax import checkpoint, config, data, inputs, logs, models, report, sharding
-from vidjax.data import clips, modalities, protocols
+from vidjax import checkpoint, data, inputs, logs, models, sharding
+from vidjax.data import modalities, protocols
+from vidjax.evaluate import results
+from vidjax.evaluate.errors import EvaluationError
 
 log = logging.getLogger("vidjax")
 RGB = inputs.preparer(data.options({}))  # clips of pixels alone
-
-
-class EvaluationError(RuntimeError):
-    """An evaluation that cannot give an honest number; the message says why."""
 
 
 def eval_step(variables, batch, net=None, *, model, average, prepare=RGB, multi_label=False, tasks=(), feature=""):
@@ -69,47 +65,6 @@ def to_devices(batch, mesh, size):
     """What of a batch goes to the devices, as part of the global arrays."""
     arrays = {key: batch[key] for key in ("inputs", "label", "mask", "task", "view_mask") if key in batch}
     return sharding.to_devices(arrays, mesh, size)
-
-
-def metrics(scores, labels):
-    """Top-1, top-5, loss in nats, accuracy per class and confusion from probabilities (N, C) and labels (N,) or (N, C).
-
-    Ties go to the lower class index; top-5 is None for fewer than six classes; rows of `confusion` are true classes.
-    Of several labels a video counts as the one of highest score: a hit at k is any true label in the top k.
-    """
-    n, classes = scores.shape
-    labels = counted(scores, labels)
-    order = np.argsort(-scores, axis=1, kind="stable")
-    hit = order == labels[:, None]
-    confusion = np.zeros((classes, classes), int)
-    np.add.at(confusion, (labels, order[:, 0]), 1)
-    videos, right = confusion.sum(1), confusion.diagonal()
-    chosen = scores[np.arange(n), labels].astype(np.float64)
-    return {
-        "top1": hit[:, 0].sum() / n,
-        "top5": hit[:, :5].sum() / n if classes > 5 else None,
-        "loss": -np.log(np.maximum(chosen, 1e-12)).sum() / n,
-        "mean_class": (right[videos > 0] / videos[videos > 0]).mean(),
-        "accuracy": [r / v if v else None for r, v in zip(right.tolist(), videos.tolist(), strict=True)],
-        "videos": videos.tolist(),
-        "correct": right.tolist(),
-        "confusion": confusion.tolist(),
-    }
-
-
-def counted(scores, labels):
-    """The one label (N,) by which a video counts: of several (N, C), the true one of highest score."""
-    return labels if labels.ndim == 1 else np.where(labels > 0, scores, -1).argmax(1)
-
-
-def label_array(records, source):
-    """The labels of records: (N,) ints, or (N, C) zeros and ones where a video has several."""
-    if not source.multi_label:
-        return np.array([record["label"] for record in records])
-    labels = np.zeros((len(records), len(source.classes)), np.int8)
-    for row, record in zip(labels, records, strict=True):
-        row[list(record["label"])] = 1
-    return labels
 
 
 def check_classes(source, meta, workdir):
@@ -226,121 +181,13 @@ class Evaluator:
         return scores, {int(i): errors.get(int(i), "unreadable on another process") for i in np.flatnonzero(masks == 0)}
 
     def __call__(self, variables, step, workdir):
-        """Writes the report of `write`; returns it. Raises EvaluationError if a video cannot be read and may not be."""
+        """Writes the report of `results.write`; returns it. Raises EvaluationError for a video that cannot be read."""
         began = time.perf_counter()
         scores, errors = self.scores(variables)
         seconds = time.perf_counter() - began
         refuse(list(errors.values()), self.source, self.cfg.eval.allow_bad)
         how = {"step": step, "scores": scores, "errors": errors, "cost": self.cost, "seconds": seconds}
-        return write(self.cfg, self.source, workdir, **how)
-
-
-def write(cfg, source, workdir, *, step, scores, errors, cost, seconds):
-    """Writes `report_<step>.json`, `.html` and `scores_<step>.npz` of scores (N, C); returns the report.
-
-    A named protocol is part of the files' names, and so is `eval.split` where it is not the evaluation's. `errors` are
-    {index: why} of videos without a score, `cost` {params, gmac_per_view}. Process 0's has also `page`, the path of the
-    page, and `example`, a video's.
-    """
-    records = [source[i] for i in range(len(source)) if i not in errors]
-    if not records:
-        raise EvaluationError(f"no video of {source.name} could be read: there is nothing to evaluate.")
-    kept = np.delete(scores, list(errors), 0)
-    labels = label_array(records, source)
-    result = summary(cfg, source, step, kept, labels, records, errors) | {
-        "seconds": seconds,
-        "videos_per_second": len(records) / max(seconds, 1e-9),
-    }
-    result["model"] |= cost
-    if jax.process_index() == 0:
-        name = report.name(step, cfg.eval.get("protocol"), result["data"]["split"])
-        save_scores(workdir, name, kept, labels, [record["id"] for record in records])
-        page = report.write(workdir, result, strips(result["mistakes"], records))
-        result |= {"page": page, "example": records[0].get("path", "MY_VIDEO.mp4")}
-    return result
-
-
-def summary(cfg, source, step, scores, labels, records, errors):
-    """The report of `report.write`, from the scores (N, C) of the readable videos."""
-    names, found, views = source.classes, metrics(scores, labels), cfg.eval
-    predicted = scores.argmax(1)
-    labels = counted(scores, labels)
-    wrong = np.flatnonzero(predicted != labels)
-    wrong = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind="stable")][:12]
-    return {
-        "step": step,
-        "version": vidjax.__version__,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "model": {"name": cfg.model.name, "variant": cfg.model.variant},
-        "config": cfg.to_dict(),
-        "config_hash": config.digest(cfg),
-        "class_names": list(names),
-        "data": {
-            "name": source.name,
-            "split": views.get("split", "eval"),
-            "path": cfg.data.get("path") or cfg.data.get("motion", {}).get("out", ""),
-            "videos": len(records),
-            "found": len(source),
-            "bad": [{"id": source[i]["id"], "error": error} for i, error in errors.items()],
-            "per_class": found["videos"],
-        },
-        "views": {
-            "frames": cfg.data.clip.size,
-            "stride": cfg.data.clip.stride,
-            "sampler": cfg.data.clip.sampler,
-            "protocol": views.get("protocol", ""),
-            "clips": views.clips,
-            "crops": views.crops,
-            "size": views.size,
-            "average": views.average,
-        },
-        "chance": 1 / len(names),
-        **{key: found[key] for key in ("top1", "top5", "loss", "mean_class", "confusion")},
-        "per_class": [
-            {"name": name, "videos": v, "correct": c, "accuracy": a}
-            for name, v, c, a in zip(names, found["videos"], found["correct"], found["accuracy"], strict=True)
-        ],
-        "mistakes": [
-            {
-                "id": records[i]["id"],
-                "label": names[labels[i]],
-                "predicted": names[predicted[i]],
-                "probability": float(scores[i, predicted[i]]),
-            }
-            for i in wrong
-        ],
-    }
-
-
-def save_scores(workdir, name, scores, labels, ids):
-    """Writes `scores_<name>.npz` {scores (N, C), labels (N,) or (N, C), ids (N,)}, whole or not at all."""
-    path = os.path.join(workdir, f"scores_{name}.npz")
-    save_arrays(path, {"scores": scores, "labels": labels, "ids": np.array(ids)})
-
-
-def save_arrays(path, arrays):
-    """Writes arrays by name as a .npz, whole or not at all; EvaluationError names the file that cannot be written."""
-    fresh = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(fresh, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(fresh, path)
-    except OSError as error:
-        raise EvaluationError(f"cannot write {path}: {error.strerror}; free space there and run again.") from error
-
-
-def headline(result):
-    """A report's figures in one line, with their views."""
-    top5 = f", top-5 {result['top5']:.1%}" if result["top5"] is not None else ""
-    shown = f"{report.views(result['views'])}; chance {result['chance']:.1%}"
-    return f"top-1 {result['top1']:.1%}{top5} of {result['data']['videos']} videos ({shown})"
-
-
-def strips(mistakes, records):
-    """Eight evenly spaced frames of each mistaken video, 96 pixels on the short side: {id: uint8 (8, H, W, 3)}."""
-    by_id = {record["id"]: record for record in records}
-    wanted = [by_id[mistake["id"]] for mistake in mistakes]
-    return {r["id"]: modalities.decode(r, clips.evenly_spaced(r["num_frames"], 8), 96) for r in wanted}
+        return results.write(self.cfg, self.source, workdir, **how)
 
 
 def run(cfg, workdir, step=None, split="eval"):
