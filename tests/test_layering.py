@@ -42,9 +42,10 @@ ALLOWED = {
     "rules": set(),
     "backbones": {"backbones", "nn", "rules"},
     "recurrent": {"nn"},
-    "flash": set(),
-    "transformer": {"flash", "sequence", "sharding"},
-    "models": {"backbones", "models", "nn", "recurrent", "rules", "transformer"},
+    "attention.flash": set(),
+    "attention": {"attention.flash", "sequence", "sharding"},
+    "transformer": {"attention", "sequence", "sharding"},
+    "models": {"attention", "backbones", "models", "nn", "recurrent", "rules", "transformer"},
     "convert.tflite": set(),
     "convert.weights": {"convert.tflite"},
     "convert": {"models"},
@@ -108,7 +109,7 @@ ALLOWED = {
     "plan.roofline": set(),
     "plan.aot": {
         *("config", "data", "inputs", "models", "optim", "plan.hlo", "plan.roofline", "sharding", "train"),
-        "transformer",
+        "attention",
     },
     "plan": {"models", "plan.aot", "plan.chips"},
     "train": {

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from vidjax import models
+from vidjax import attention, models
 from vidjax.nn import Conv3D, lowering
-from vidjax.transformer import attention
 
 ROWS = [(name, variant) for name in models.names() for variant in models.family(name).VARIANTS]
 CLASSIFIERS = [row for row in ROWS if "classes" in models.family(row[0]).SIZES[row[1]]]  # motionnet gives flow
@@ -26,7 +25,7 @@ def traced(model, shape):
     """(jaxpr, outputs, variables) of one initialisation, which evaluates too: a third of the time of three tracings."""
     video = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x, jnp.float32), shape, is_leaf=lambda x: isinstance(x, tuple))
     run = lambda x: model.init_with_output(jax.random.key(0), x, train=False)  # noqa: E731
-    with lowering("native"), attention("plain"):
+    with lowering("native"), attention.using("plain"):
         jaxpr, (outputs, variables) = jax.make_jaxpr(run, return_shape=True)(video)
     return jaxpr, outputs, variables
 

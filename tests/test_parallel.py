@@ -17,7 +17,7 @@ import pytest
 import tiny
 from jax.sharding import NamedSharding
 
-from vidjax import config, data, evaluate, models, nn, optim, parallel, sharding, train, transformer
+from vidjax import attention, config, data, evaluate, models, nn, optim, parallel, sharding, train
 from vidjax.data import modalities
 
 B, CLASSES = 8, 8
@@ -228,10 +228,10 @@ def test_split_attention_is_dense_attention(kind, n):
     q, k, v = (jnp.asarray(rng.normal(size=(2, n, 3, 8)), jnp.float32) for _ in range(3))
 
     def loss(q, k, v):
-        return jnp.sum(jnp.sin(transformer.attend(q, k, v)))
+        return jnp.sum(jnp.sin(attention.attend(q, k, v)))
 
     here = sharding.for_mesh(jax.value_and_grad(loss, (0, 1, 2)), mesh, kind)
-    with transformer.attention("plain"):
+    with attention.using("plain"):
         found, wanted = jax.jit(here)(q, k, v), jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(q, k, v)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
@@ -243,7 +243,7 @@ def test_a_ring_keeps_no_more_than_a_part_of_the_keys():
     q = jax.ShapeDtypeStruct((1, 8 * 24, 2, 8), jnp.float32, sharding=NamedSharding(mesh, jax.P(None, "sequence")))
 
     def text(kind):
-        step = sharding.for_mesh(lambda q, k, v: transformer.attend(q, k, v), mesh, kind)
+        step = sharding.for_mesh(lambda q, k, v: attention.attend(q, k, v), mesh, kind)
         return jax.jit(step, out_shardings=q.sharding).lower(q, q, q).compile().as_text()
 
     assert re.search(r"\[(\d+,)*192[,\]]", text("gather"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
-from vidjax import transformer
+from vidjax import attention, transformer
 
 
 def oracle(q, k, v, bias=0.0):
@@ -32,8 +32,8 @@ def qkv(n, m):
 @pytest.mark.parametrize(("n", "m"), [(5, 7), (1100, 30)])  # 1100 queries are three blocks, the last one padded
 def test_attention(name, n, m):
     q, k, v = qkv(n, m)
-    with transformer.attention(name):
-        np.testing.assert_allclose(jax.jit(transformer.attend)(q, k, v), oracle(q, k, v), atol=2e-6)
+    with attention.using(name):
+        np.testing.assert_allclose(jax.jit(attention.attend)(q, k, v), oracle(q, k, v), atol=2e-6)
 
 
 @pytest.mark.parametrize("name", ["blocked", "fused"])
@@ -43,8 +43,8 @@ def test_attention_gradients_agree(name, n, m):
     bias = np.random.RandomState(1).randn(3, n, m).astype(np.float32)
     grads = {}
     for way in ("plain", name):
-        with transformer.attention(way):
-            loss = lambda q, k, v, b: jnp.square(transformer.attend(q, k, v, b)).mean()  # noqa: E731
+        with attention.using(way):
+            loss = lambda q, k, v, b: jnp.square(attention.attend(q, k, v, b)).mean()  # noqa: E731
             grads[way] = jax.jit(jax.grad(loss, (0, 1, 2, 3)))(q, k, v, bias)
     for ours, plain in zip(grads[name], grads["plain"], strict=True):
         np.testing.assert_allclose(ours, plain, atol=1e-5 * float(jnp.abs(plain).max()))
@@ -54,10 +54,10 @@ def test_attention_gradients_agree(name, n, m):
 def test_flash_attention_for_a_tpu(n, m):
     """JAX's kernel as its interpreter runs it: values and gradients of plain attention."""
     q, k, v = qkv(n, m)
-    loss = lambda q, k, v: jnp.square(transformer.attend(q, k, v)).sum()  # noqa: E731
+    loss = lambda q, k, v: jnp.square(attention.attend(q, k, v)).sum()  # noqa: E731
     found = {}
     for name in ("plain", "flash"):
-        with transformer.attention(name), pltpu.force_tpu_interpret_mode():
+        with attention.using(name), pltpu.force_tpu_interpret_mode():
             found[name] = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(q, k, v)
     for ours, plain in zip(*map(jax.tree.leaves, (found["flash"], found["plain"])), strict=True):
         np.testing.assert_allclose(ours, plain, atol=1e-5 * float(jnp.abs(plain).max()))
@@ -71,13 +71,13 @@ def test_what_runs_where(monkeypatch):
         "cpu": ("blocked", "blocked"),
     }.items():
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
-        found = tuple(transformer._choose(*tokens(1100, kind), None) for kind in (jnp.bfloat16, jnp.float32))
+        found = tuple(attention._choose(*tokens(1100, kind), None) for kind in (jnp.bfloat16, jnp.float32))
         assert found == ways, backend
-        assert transformer._choose(*tokens(100, jnp.float32), None) == "plain"
+        assert attention._choose(*tokens(100, jnp.float32), None) == "plain"
 
 
 def test_attention_refuses_another_way():
-    with pytest.raises(ValueError, match="choose one of plain, blocked, fused, flash"), transformer.attention("quick"):
+    with pytest.raises(ValueError, match="choose one of plain, blocked, fused, flash"), attention.using("quick"):
         pass
 
 

@@ -8,7 +8,7 @@ import pkgutil
 import jax
 import jax.numpy as jnp
 
-from vidjax import nn, transformer
+from vidjax import attention, nn
 
 
 def names():
@@ -116,7 +116,7 @@ def macs(model, example):
 
 def costs(model, example):
     """{params, macs}: what `parameters` and `macs` count, of one tracing."""
-    with nn.lowering("native"), transformer.attention("plain"):
+    with nn.lowering("native"), attention.using("plain"):
         variables = shapes(model, example)
         jaxpr = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False)[0])(variables, _input(example))
     params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables.get("params", {})))

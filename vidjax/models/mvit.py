@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vidjax import transformer
+from vidjax.attention import attend
 from vidjax.models import _mvit_tables as tables
 from vidjax.nn import Conv3D, conv3d, max_pool, normalise
 
@@ -118,7 +119,7 @@ class Attention(nn.Module):
         if self.native:
             bias = self.positions(q[:, 1:], pooled(self.grid, self.q_stride), pooled(self.grid, self.kv_stride))
             bias = jnp.pad(bias, ((0, 0), (0, 0), (1, 0), (1, 0)))
-        y = transformer.attend(q, k, v, bias)
+        y = attend(q, k, v, bias)
         if self.residual:
             y = jnp.concatenate([y[:, :1], y[:, 1:] + q[:, 1:]], 1)
         y = transformer.Dense(self.features, dtype=self.dtype, name="proj")(y.reshape(b, -1, self.features))

@@ -14,8 +14,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vidjax import rules
+from vidjax.attention import attend
 from vidjax.nn import BatchNorm, Conv3D, max_pool, normalise
-from vidjax.transformer import attend
 
 PAPER, _NONLOCAL = "Feichtenhofer et al., ICCV 2019", "Wang et al., CVPR 2018"
 

@@ -19,8 +19,9 @@ import numpy as np
 from flax import traverse_util
 
 from vidjax import rules, transformer
+from vidjax.attention import attend
 from vidjax.nn import normalise
-from vidjax.transformer import Dense, DropPath, LayerNorm, Mlp, Patch, SelfAttention, attend
+from vidjax.transformer import Dense, DropPath, LayerNorm, Mlp, Patch, SelfAttention
 
 PAPER = "Arnab et al., ICCV 2021"
 

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vidjax import rules, transformer
+from vidjax.attention import attend
 from vidjax.nn import normalise
-from vidjax.transformer import AttentivePooler, Dense, DropPath, LayerNorm, Mlp, Patch, attend
+from vidjax.transformer import AttentivePooler, Dense, DropPath, LayerNorm, Mlp, Patch
 
 PAPER = "Assran et al., 2025"
 

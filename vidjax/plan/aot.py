@@ -164,7 +164,7 @@ def least(cfg, classes, split, count):
     """{flops, floor}: FLOPs of one device's share of the step and the bytes it must move, from a tracing for one."""
     import jax
 
-    from vidjax import transformer
+    from vidjax import attention
     from vidjax.plan import roofline
 
     share = cfg.copy_and_resolve_references()
@@ -172,7 +172,7 @@ def least(cfg, classes, split, count):
         share.mesh, share.bn = {"data": 1}, "global"
     share.data.batch_size = max(cfg.data.batch_size // split, 1)
     step, state, batch, net, _ = abstract(share, jax.devices("cpu")[:1], classes)
-    with transformer.attention("plain"):  # what is inside a kernel cannot be counted
+    with attention.using("plain"):  # what is inside a kernel cannot be counted
         found, own = roofline.floor(step.trace(state, batch, net).jaxpr), sum(state_bytes(state).values())
     others = count // split  # devices that share one part of the batch
     return {"flops": 2 * found["macs"] / others, "floor": found["bytes"] / others + 2 * own / others}
