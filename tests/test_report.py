@@ -254,7 +254,7 @@ def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(tmp_path, mon
     made, strips = example()
     (tmp_path / "file").write_text("")
     for folder, reason in (("missing", "no such file or directory"), ("file", "not a directory")):
-        with pytest.raises(OSError, match=rf"^Cannot write .*report_600.json: {reason}; make its folder writable"):
+        with pytest.raises(OSError, match=rf"^Cannot write .*report_600.html: {reason}; make its folder writable"):
             report.write(tmp_path / folder, made, strips)
     (tmp_path / "report_600.json").write_text("old")
 

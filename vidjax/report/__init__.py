@@ -27,11 +27,10 @@ def write(workdir, report, strips):
     `report` is the dict that vidjax.evaluate builds; `strips` maps a video's id to uint8 (n, H, W, 3) frames.
     """
     report = _plain(report)
-    called = name(report["step"], report["views"].get("protocol"), report["data"]["split"])
+    called = name(report["step"], report["views"].get("protocol"), report["data"]["split"], report["data"].get("set"))
     path = pathlib.Path(workdir) / f"report_{called}.html"
-    html = page(report, strips)
-    save_json(path.with_suffix(".json"), report)
-    _save(path, html)
+    _save(path, page(report, strips))
+    save_json(path.with_suffix(".json"), report)  # last: where it is, the rest is
     return path
 
 
@@ -41,9 +40,12 @@ def save_json(path, tree):
     _save(path, "{\n  " + ",\n  ".join(keys) + "\n}\n")
 
 
-def name(step, protocol="", split="eval"):
-    """What files of an evaluation are called: `<step>`, with `_<protocol>` and `_<split>` where they are not usual."""
-    return "_".join([str(step), *([protocol] if protocol else []), *([split] if split != "eval" else [])])
+def name(step, protocol="", split="eval", other=""):
+    """What files of an evaluation are called: `<step>`, then `_<protocol>`, `_<split>` and `_<data set>` if unusual.
+
+    `other` is the name of a data set that is not the run's own.
+    """
+    return "_".join([str(step), *filter(None, (protocol, split if split != "eval" else "", other))])
 
 
 def page(report, strips):
