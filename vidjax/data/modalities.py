@@ -178,7 +178,12 @@ def others(cfg, record, indices):
 
 
 def decode(record, indices, short_side=0, pixels="rgb"):
-    """Frames of a record, from its file or from a built data set's shard: -> uint8 (len(indices), H, W, 3)."""
+    """Frames of a record, from its file or from a built data set's shard: -> uint8 (len(indices), H, W, 3).
+
+    A record's `forward` is a function that is called in their place (`vidjax.data.forward`, a live stream's frames).
+    """
+    if "forward" in record:
+        return record["forward"](indices, short_side, pixels)
     if "blob" in record:
         return records.read(record, indices, short_side, pixels)
     return video.read(record["path"], indices, short_side, pixels)

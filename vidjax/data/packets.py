@@ -24,6 +24,7 @@ class Order(typing.NamedTuple):
     ticks: int  # between the first and the last, in the stream's time base; 0: unknown
     starts: np.ndarray  # (n, 4) rank, dts, place, size of keyframes by rank; row 0, the beginning, may lack its dts
     spare: np.ndarray  # (n, 2) rank, pts of the pictures that none refers to, by rank
+    times: np.ndarray  # (count,) when pictures are shown, by rank; none: unknown
 
 
 def order(packets):
@@ -39,7 +40,7 @@ def order(packets):
     key, shown, spare = key[first:], ~hidden[first:], spare[first:]
     starts = np.array([[0, UNKNOWN, 0, 0]])
     if UNKNOWN in pts[shown] or pts[0] == UNKNOWN or np.unique(pts[shown]).size < shown.sum():
-        return Order(int(shown.sum()), 0, starts, np.zeros((0, 2), np.int64))
+        return Order(int(shown.sum()), 0, starts, np.zeros((0, 2), np.int64), np.zeros(0, np.int64))
     times = np.sort(pts[shown & (pts >= pts[0])])
     rank = np.searchsorted(times, pts)
     starting = key & shown & (rank > 0) & (dts != UNKNOWN)
@@ -48,7 +49,7 @@ def order(packets):
         starts = np.array([[0, dts[0], place[0], size[0]]])
     starts = np.vstack([starts, _sorted(*(column[starting] for column in (rank, dts, place, size)))])
     ticks = int(times[-1]) - int(times[0]) if times.size else 0
-    return Order(times.size, ticks, starts, _sorted(rank[spare], pts[spare]))
+    return Order(times.size, ticks, starts, _sorted(rank[spare], pts[spare]), times)
 
 
 def _sorted(*columns):

@@ -8,7 +8,7 @@ with B-frames.
 
 import collections
 import contextlib
-import fractions
+import functools
 import io
 import itertools
 import os
@@ -19,9 +19,13 @@ import typing
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 
 from vidjax.data import packets
+from vidjax.data.planes import FORMAT, store
+from vidjax.data.written import write
+
+__all__ = ["VideoError", "forward", "probe", "read", "times", "write"]
 
 MAX_PIXELS = 8192 * 4352  # an 8K picture; a file's decoder may hold 16 of them
 TIME_LIMIT = 10.0  # seconds of processor time that reading a file may take, and 1 more for each frame asked for
@@ -41,13 +45,6 @@ class VideoError(ValueError):
     """A file that cannot be read as video; one sentence that begins with the file's name."""
 
 
-class _Format(typing.NamedTuple):
-    name: str  # FFmpeg's
-    multiple: int  # of which width and height are
-    options: dict  # of the conversion
-    shape: typing.Callable  # (height, width) -> shape of a picture
-
-
 class _File(typing.NamedTuple):
     source: object  # path or bytes
     name: str  # how messages name it: always printable as UTF-8
@@ -63,15 +60,6 @@ class _Index(typing.NamedTuple):
     duration: float
     starts: np.ndarray  # see packets.Order
     spare: np.ndarray
-
-
-FULL = {"interpolation": Interpolation.BILINEAR, "dst_color_range": ColorRange.JPEG, "threads": 1}
-FORMAT = {
-    "rgb": _Format("rgb24", 1, FULL, lambda height, width: (height, width, 3)),
-    "yuv420": _Format(
-        "yuvj420p", 2, FULL | {"dst_colorspace": Colorspace.ITU601}, lambda height, width: (height * 3 // 2, width)
-    ),
-}
 
 
 def probe(file, key=None, time_limit=None):
@@ -98,51 +86,58 @@ def read(file, indices, short_side=0, pixels="rgb", key=None, time_limit=None):
     within `time_limit` seconds (None: TIME_LIMIT) of processor time plus one for each frame.
     """
     indices = np.asarray(indices, np.int64).reshape(-1)
+    _check_request(indices, short_side, pixels)
+    wanted, places = np.unique(indices, return_inverse=True)
+    file = _file(file, key)
+    with contextlib.ExitStack() as stack:
+        made = _decoded(file, wanted, short_side, FORMAT[pixels], _clock(file, time_limit, wanted.size), stack)
+        frames = _empty(file, (wanted.size, *next(made)))
+        for frame, put in zip(frames, made, strict=True):
+            put(frame)
+    return frames if np.array_equal(wanted, indices) else frames[places]
+
+
+def forward(file, indices, short_side=0, pixels="rgb", key=None, time_limit=None):
+    """Yields the pictures that `read` of `indices` gives, which ascend without repeats, one after another.
+
+    In one pass over the file, so that memory holds one picture however many are asked for. The iterator stays in one
+    thread, whose own work counts as the reading's. VideoError.
+    """
+    indices = np.asarray(indices, np.int64).reshape(-1)
+    _check_request(indices, short_side, pixels)
+    file = _file(file, key)
+    with contextlib.ExitStack() as stack:
+        made = _decoded(file, indices, short_side, FORMAT[pixels], _clock(file, time_limit, indices.size), stack)
+        shape = next(made)
+        for put in made:
+            frame = _empty(file, (1, *shape))[0]
+            put(frame)
+            yield frame
+
+
+def times(file):
+    """When playing a file shows each picture and when the last one ends: float64 seconds (num_frames + 1,), ascending.
+
+    Second 0 is where players begin: with the sound, where that is before the first picture. Pictures of a file without
+    usable times are `probe`'s fps apart, and the last one stays as long as the mean of all. VideoError.
+    """
+    info, file = probe(file), _file(file, None)
+    with _open(file) as (container, stream):
+        ranked = packets.order(packets.pictures(container.demux(stream), stream.codec_context.name))
+        sound = [s.start_time * s.time_base for s in container.streams.audio if s.start_time is not None]
+        base = stream.time_base
+    if len(ranked.times) != info["num_frames"] or not ranked.ticks:
+        return np.arange(info["num_frames"] + 1) / info["fps"]
+    lead = max(0.0, float(ranked.times[0] * base - min(sound))) if sound else 0.0
+    shown = (ranked.times - ranked.times[0]) * base.numerator / base.denominator
+    return lead + np.append(shown, shown[-1] + 1 / info["fps"])
+
+
+def _check_request(indices, short_side, pixels):
     if indices.size == 0 or indices.min() < 0 or short_side < 0:
         raise ValueError(f"read needs frame numbers >= 0 and short_side >= 0, got {indices.tolist()} and {short_side}")
     if pixels not in FORMAT:
         raise ValueError(f"pixels must be one of {', '.join(FORMAT)}, not {pixels!r}")
-    wanted, places = np.unique(indices, return_inverse=True)
-    file = _file(file, key)
-    check = _clock(file, time_limit, wanted.size)
-    with contextlib.ExitStack() as stack:
-        index, opened = _index(file, check, stack)
-        if wanted[-1] >= index.num_frames:
-            raise VideoError(
-                f"{file.name}: frame {wanted[-1]} cannot be decoded, there are only {index.num_frames} frames"
-            )
-        size = _size(file, index, short_side, FORMAT[pixels].multiple)
-        frames = _decode(file, index, wanted.tolist(), size, FORMAT[pixels], check, opened)
-    return frames if np.array_equal(wanted, indices) else frames[places]
-
-
-def write(path, frames, fps=25, crf=18, gop=12, bframes=0, threads=1):
-    """Encodes uint8 RGB frames (T, H, W, 3), an array or an iterable of pictures, as H.264 MP4, keyframe every `gop`.
-
-    `bframes` pictures between two that others refer to make the file smaller, and clips of a stride faster to read:
-    those that are not wanted are not decoded. `path` appears only when complete. Odd sizes are kept by not
-    subsampling chroma (yuv444p). ValueError without frames.
-    """
-    frames = iter(frames)
-    first = next(frames, None)
-    if first is None:
-        raise ValueError(f"{path}: a video needs at least one frame")
-    partial = f"{os.fspath(path)}.{os.getpid()}.part"
-    try:
-        with av.open(f"file:{partial}", "w", format="mp4", options={"movflags": "faststart"}) as container:
-            stream = container.add_stream("libx264", rate=fractions.Fraction(fps).limit_denominator(65535))
-            stream.height, stream.width = first.shape[:2]
-            stream.pix_fmt = "yuv444p" if stream.height % 2 or stream.width % 2 else "yuv420p"
-            stream.options = {"crf": str(crf), "g": str(gop), "bf": str(bframes), "preset": "veryfast"}
-            stream.options |= {"b-pyramid": "none", "b_strategy": "0"} if bframes else {}
-            stream.codec_context.thread_count = threads
-            for picture in itertools.chain([first], frames):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
-            container.mux(stream.encode(None))
-        os.replace(partial, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(partial)
 
 
 def _file(source, key):
@@ -249,7 +244,7 @@ def _scan(file, container, stream, check):
     frames = []
     found = packets.pictures(_until_first(container, stream, frames, check), stream.codec_context.name)
     base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
-    count, ticks, starts, spare = packets.order(found) if found.pts else (0, 0, (), ())
+    count, ticks, starts, spare, _ = packets.order(found) if found.pts else (0, 0, (), (), ())
     if not frames or not count:
         raise VideoError(f"{file.name}: there is no frame that can be decoded")
     frame = frames[0]
@@ -270,10 +265,14 @@ def _until_first(container, stream, frames, check):
         yield packet
 
 
-def _decode(file, index, wanted, size, form, check, opened):
-    """Decodes the ascending frame numbers `wanted`, of a file that a scan may have `opened`: -> uint8 (n, ...)."""
-    out, reformatter, done = _empty(file, (len(wanted), *form.shape(*size))), VideoReformatter(), 0
-    flat = size if index.turns % 2 else size[::-1]
+def _decoded(file, wanted, short_side, form, check, stack):
+    """Yields the shape of a picture, then for each of the ascending numbers `wanted` a function that stores it."""
+    index, opened = _index(file, check, stack)
+    if wanted[-1] >= index.num_frames:
+        raise VideoError(f"{file.name}: frame {wanted[-1]} cannot be decoded, there are only {index.num_frames} frames")
+    size, wanted, done = _size(file, index, short_side, form.multiple), wanted.tolist(), 0
+    yield form.shape(*size)
+    flat, reformatter = size if index.turns % 2 else size[::-1], VideoReformatter()
     plain = index._replace(starts=index.starts[:1], spare=index.spare[:0])
     for way, used in ((index, opened), (plain, None)):  # exactly, then counting all pictures from the beginning
         with contextlib.nullcontext(used) if used else _open(file) as (container, stream):
@@ -281,12 +280,13 @@ def _decode(file, index, wanted, size, form, check, opened):
             try:
                 for frame in _pick(container, stream, way, wanted[done:], check, bool(used)):
                     _check_pixels(file.name, frame.width, frame.height)
-                    _store(reformatter.reformat(frame, *flat, form.name, **form.options), index.turns, out[done])
+                    picture = reformatter.reformat(frame, *flat, form.name, **form.options)
                     done += 1
+                    yield functools.partial(store, picture, index.turns)
             except av.error.FFmpegError as error:
                 problem = _reason(error)
         if done == len(wanted):
-            return out
+            return
     raise VideoError(f"{file.name}: frame {wanted[done]} of {index.num_frames} cannot be decoded ({problem})")
 
 
@@ -295,17 +295,6 @@ def _empty(file, shape):
         return np.empty(shape, np.uint8)
     except MemoryError as error:
         raise VideoError(f"{file.name}: no memory for {shape[0]} frames of {np.prod(shape[1:])} bytes") from error
-
-
-def _store(frame, turns, out):
-    """Copies the planes of a picture, turned upright, one behind the other into `out`."""
-    flat, at = out.reshape(-1), 0
-    for plane in frame.planes:
-        pixels = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
-        channels = 3 if len(frame.planes) == 1 else 1
-        pixels = np.rot90(pixels[:, : plane.width * channels].reshape(plane.height, plane.width, channels), turns)
-        flat[at : at + pixels.size].reshape(pixels.shape)[...] = pixels
-        at += pixels.size
 
 
 def _pick(container, stream, index, wanted, check, used):
