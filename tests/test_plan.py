@@ -60,6 +60,20 @@ def test_traffic_counts_the_slice_and_not_what_stays_on_the_chip():
     assert hlo.traffic(MODULE) == 5 * (each + 4 + 4 + 1) + 12 + 12  # the comparison of the loop's counter too
 
 
+def test_traffic_of_copies_that_run_beside_arithmetic():
+    """As libtpu writes them: into fast memory only the source is read, from there only the target is written."""
+    lines = """ENTRY %main (a: bf16[8,4], b: bf16[8,4]) -> bf16[8,4] {
+  %a = bf16[8,4]{1,0} parameter(0)
+  %b = bf16[8,4]{1,0:S(1)} parameter(1)
+  %part = ((bf16[8,4]{1,0}), bf16[2,4]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%a), slice={[0:2], [0:4]}
+  %in = (bf16[8,4]{1,0:S(1)}, bf16[8,4]{1,0}, u32[]{:S(2)}) copy-start(%a)
+  %out = (bf16[8,4]{1,0}, bf16[8,4]{1,0:S(1)}, u32[]{:S(2)}) copy-start(%b)
+  ROOT %done = bf16[8,4]{1,0} copy-done(%out)
+}
+"""
+    assert hlo.traffic(lines) == 2 * 4 * 2 + 64 + 64
+
+
 def test_trips_are_the_compilers_where_it_notes_them():
     noted = MODULE.replace("body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"7"}}')
     assert hlo.collectives(noted)[0]["count"] == 7

@@ -9,9 +9,12 @@ BLOCKS = 512, 128  # tokens at a time; the smaller where it pads less
 
 
 def applies(q, k, bias):
-    """Whether the kernel can do it and is worth it: many tokens, heads of a width that it takes, no bias."""
+    """Whether the kernel can do it and is worth it: many tokens, heads of a width that it takes, no bias.
+
+    What it keeps for the gradient is 128 lanes wide: up to two blocks of tokens the scores themselves are less.
+    """
     n, m, d = q.shape[-3], k.shape[-3], q.shape[-1]
-    return bias is None and min(n, m) > BLOCKS[1] and (d <= 128 or d % 128 == 0)
+    return bias is None and min(n, m) > 2 * BLOCKS[1] and (d <= 128 or d % 128 == 0)
 
 
 def attend(q, k, v, bias, scale):

@@ -38,9 +38,14 @@ def size(shape, fast=True):
     for kind, dims, layout in ARRAY.findall(shape):
         if not fast and re.search(r"S\([1-9]", layout):
             continue
-        bits = BITS.get(kind) or (8 if kind.startswith("f8") else int(re.sub(r"\D", "", kind) or 0))
-        total += math.prod(int(n) for n in dims.split(",") if n) * bits / 8
+        total += _bytes(kind, dims)
     return int(total)
+
+
+def _bytes(kind, dims):
+    """Bytes of an array such as bf16 8,128."""
+    bits = BITS.get(kind) or (8 if kind.startswith("f8") else int(re.sub(r"\D", "", kind) or 0))
+    return math.prod(int(n) for n in dims.split(",") if n) * bits / 8
 
 
 def parse(text):
@@ -211,8 +216,11 @@ def _moved(one, shapes, taken):
             return 2 * inputs[1]
         case "custom-call" if not one.operands:
             return 0
-        case name if name.endswith("-start"):
-            return sum(inputs) + min(output, sum(inputs))
+        case "slice-start":  # the tuple is (the source, the slice, a flag)
+            slices = ARRAY.findall(one.shape)[len(inputs) : 2 * len(inputs)]
+            return output - sum(inputs) + sum(_bytes(kind, dims) for kind, dims, _ in slices) * (sum(inputs) > 0)
+        case "copy-start" | "all-gather-start" | "collective-permute-start":  # its tuple has the source too
+            return output
     return sum(inputs) + output
 
 
