@@ -37,19 +37,21 @@ def prepare(workdir, videos):
     return workdir
 
 
-def launch(workdir, *words, command="train"):
-    """Starts `vidjax train` on a workdir; its output goes to a file there."""
+def launch(workdir, *words, command="train", before=""):
+    """Starts `vidjax train` on a workdir, after the code `before`; its output goes to a file there."""
+    program = [*VIDJAX[:-1], before + VIDJAX[-1]]
     log = open(workdir / f"output_{time.monotonic_ns()}.txt", "w")  # noqa: SIM115 - the process keeps it open
     with log:
-        return subprocess.Popen([*VIDJAX, command, f"--workdir={workdir}", *words], stdout=log, stderr=log)
+        return subprocess.Popen([*program, command, f"--workdir={workdir}", *words], stdout=log, stderr=log)
 
 
-def launch_two(workdir, *words, command="train", each=((), ())):
+def launch_two(workdir, *words, command="train", each=((), ()), before=("", "")):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     group = (f"--coordinator=localhost:{port}", "--processes=2")
-    return [launch(workdir, *group, f"--process={i}", *words, *each[i], command=command) for i in range(2)]
+    own = [(*group, f"--process={i}", *words, *each[i]) for i in range(2)]
+    return [launch(workdir, *own[i], command=command, before=before[i]) for i in range(2)]
 
 
 def output(workdir):
@@ -133,6 +135,18 @@ def test_a_lost_process_is_named_by_the_other(videos, tmp_path, victim, sign):
         f"vidjax: process {victim}{role} on {platform.node()} was lost: {why[sign]}; start the same command again"
     )
     assert output(workdir).count(sentence) == 1, output(workdir)
+
+
+def test_a_process_that_is_alive_but_stuck_ends_the_run(videos, tmp_path):
+    """It still gives its signs of life: the step watchdogs see it, of the stuck one or of the one that waits for it."""
+    workdir = prepare(tmp_path, videos)
+    stuck = "from vidjax.train.loop import Feed; import time; Feed.next = lambda feed: time.sleep(1000); "
+    both = launch_two(workdir, "--config.mesh.data=2", "--config.watchdog=6", before=("", stuck))
+    codes = wait(both)
+    assert 77 in codes, output(workdir)
+    assert set(codes) <= {76, 77}, output(workdir)
+    assert "no progress for 6" in output(workdir)
+    assert any("most recent call first" in file.read_text() for file in workdir.glob("stuck_*.txt"))
 
 
 def test_a_config_that_one_process_has_otherwise_is_named_before_any_data_is_read(videos, tmp_path):
