@@ -76,7 +76,7 @@ ALLOWED = {
     "optim": {"averages", "sharding"},
     "losses": set(),
     "checkpoint": {"checkpoint"},
-    "report": {"progress"},
+    "report": {"data", "progress", "report"},
     "main": {"__version__", "commandline", "commands", "logs", "peers"},
     "commandflags": {"checkpoint", "commandline", "config", "fit", "transfer"},
     "commandline": {"__version__", "config", "data", "optim", "peers", "sharding", "transfer"},

@@ -7,8 +7,10 @@ import re
 
 import numpy as np
 import pytest
+import reports
 
 from vidjax import report
+from vidjax.report import confusion, words
 
 HOSTILE = "</script><img src=x onerror=alert(1)> & \"größer\" 'ż' {{ 7 * 7 }}"
 
@@ -16,7 +18,7 @@ HOSTILE = "</script><img src=x onerror=alert(1)> & \"größer\" 'ż' {{ 7 * 7 }}
 def example(classes=3):
     """A report on `classes` classes of 4 videos each, the first video of each mistaken for the next class."""
     names = [HOSTILE, *(f"class {i}" for i in range(1, classes))]
-    confusion = 3 * np.eye(classes, dtype=np.int32) + np.roll(np.eye(classes, dtype=np.int32), 1, axis=1)
+    counts = 3 * np.eye(classes, dtype=np.int32) + np.roll(np.eye(classes, dtype=np.int32), 1, axis=1)
     ids = [f"{HOSTILE}/{i}.mp4" for i in range(min(classes, 12))]
     mistakes = [
         {"id": ids[i], "label": names[i], "predicted": names[(i + 1) % classes], "probability": 0.5 + i / 100}
@@ -45,7 +47,7 @@ def example(classes=3):
         "loss": float("nan"),
         "mean_class": 0.75,
         "per_class": rows,
-        "confusion": confusion,
+        "confusion": counts,
         "mistakes": mistakes,
         "seconds": 61.2,
         "videos_per_second": videos / 61.2,
@@ -159,12 +161,12 @@ def test_every_part_is_on_the_page(classes):
 
 def test_the_headline_interval_is_wilsons():
     for right, of in ((9, 10), (81, 263)):  # the bounds are where the score test is just at its 1.96
-        for bound in report.wilson(right / of, of):
+        for bound in words.wilson(right / of, of):
             assert (right - of * bound) ** 2 / (of * bound * (1 - bound)) == pytest.approx(1.96**2)
-    assert [round(x, 4) for x in report.wilson(81 / 263, 263)] == [0.2553, 0.3662]  # Newcombe 1998, table I
-    assert report.wilson(0.0, 5)[0] == 0
-    assert report.wilson(1.0, 5)[1] == 1
-    assert report.wilson(0.0, 0) is None
+    assert [round(x, 4) for x in words.wilson(81 / 263, 263)] == [0.2553, 0.3662]  # Newcombe 1998, table I
+    assert words.wilson(0.0, 5)[0] == 0
+    assert words.wilson(1.0, 5)[1] == 1
+    assert words.wilson(0.0, 0) is None
 
 
 def test_names_cannot_break_the_page():
@@ -184,7 +186,10 @@ def test_the_page_asks_for_nothing_else(classes):
     page = Page(text)
     links = [a[key] for _, a in page.tags for key in ("src", "href", "srcset", "data", "action", "poster") if key in a]
     assert links
-    assert all(link.startswith(("data:image/png;base64,", "data:image/jpeg;base64,")) for link in links)
+    assert all(
+        link.startswith(tuple(f"data:{kind};base64," for kind in ("image/png", "image/jpeg", "video/webm")))
+        for link in links
+    )
     assert not re.search(r"@import|url\(|https?://|fetch\(|XMLHttp|import ", page.code)
     policy = [a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
     assert policy[0].startswith("default-src 'none';")
@@ -192,13 +197,13 @@ def test_the_page_asks_for_nothing_else(classes):
 
 
 def test_pairs_and_cells_say_the_matrix():
-    confusion = np.array([[5, 2, 0], [0, 0, 4], [1, 0, 9]])
-    assert report.confused(confusion) == [(1, 2, 4, 4), (0, 1, 2, 7), (2, 0, 1, 10)]
+    cells = np.array([[5, 2, 0], [0, 0, 4], [1, 0, 9]])
+    assert confusion.confused(cells) == [(1, 2, 4, 4), (0, 1, 2, 7), (2, 0, 1, 10)]
     made, strips = example()
-    text = report.page(made | {"confusion": confusion}, strips)
-    cells = re.findall(r'<td tabindex="(?:0|-1)" class="([^"]*)" style="--p:([\d.]+)">(\d+)</td>', text)
-    assert [int(n) for *_, n in cells] == confusion.ravel().tolist()
-    assert float(cells[1][1]) == pytest.approx(2 / 7, abs=5e-4)
+    text = report.page(made | {"confusion": cells}, strips)
+    shown = re.findall(r'<td tabindex="(?:0|-1)" class="([^"]*)" style="--p:([\d.]+)">(\d+)</td>', text)
+    assert [int(n) for *_, n in shown] == cells.ravel().tolist()
+    assert float(shown[1][1]) == pytest.approx(2 / 7, abs=5e-4)
     sparse = json.loads(re.search(r'id="counts">(.*?)</script>', text, re.DOTALL).group(1))["rows"]
     assert sparse == [[0, 5, 1, 2], [2, 4], [0, 1, 2, 9]]
 
@@ -248,6 +253,71 @@ def test_400_classes_stay_small():
     text = report.page(*example(400))
     assert len(text.encode()) < 3e6
     Page(text)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_newer_figures_stand_in_the_head_with_their_intervals(several):
+    scores, labels = reports.scores(7, 70, several=several)
+    made = reports.full(reports.report(scores, labels, list("abcdefg")), scores, labels)
+    made |= {"top1": 0.75, "loss": 0.5, "auc": 0.912, "ece": 0.041, "hit": {"clip": {"1": 0.5, "5": None}}}
+    made["intervals"] = {"top1": [0.7, 0.8], "loss": [0.4, 0.6], "auc": [0.9, 0.9251], "map": [0.6, 0.67]}
+    stats = {stat["key"]: stat for stat in words.headline(made)}
+    chief = "map" if several else "top1"
+    assert list(stats) == [chief] + [key for key in stats if key != chief]
+    assert {
+        key: (stat["value"].replace("\xa0", " "), stat["interval"].replace("\xa0", " ")) for key, stat in stats.items()
+    } == {
+        **({"map": ("63.4 %", "60.0–67.0 %")} if several else {"chance": ("14.3 %", "")}),
+        "top1": ("75.0 %", "70.0–80.0 %"),
+        "top5": (f"{100 * made['top5']:.1f} %", ""),
+        "mean_class": (f"{100 * made['mean_class']:.1f} %", ""),
+        "auc": ("0.912", "0.900–0.925"),
+        "ece": ("4.1 %", ""),
+        "loss": ("0.500", "0.400–0.600"),
+        "clip1": ("50.0 %", ""),
+    }
+    assert stats["top1"]["name"] == ("Hit@1" if several else "Top-1")
+    text = Page(report.page(made, {})).words
+    assert ("63.4 % mAP · r3d" if several else "75.0 % top-1 · r3d") in text
+    assert "Intervals are bootstrap over videos." in text
+
+
+def test_an_interval_is_the_reports_or_wilsons_or_none():
+    made, _ = example()
+    assert words.interval(made, "top1") == words.wilson(0.75, 12)
+    assert words.interval(made, "mean_class") is None
+    assert words.interval(made | {"intervals": {"top1": [0.5, 0.9], "top5": [0.1, 0.2]}}, "top1") == (0.5, 0.9)
+    assert words.interval(made | {"intervals": {"top5": [0.1, 0.2]}}, "top5") is None  # a figure that is not there
+    assert words.interval(made | {"intervals": {"top1": [None, None]}}, "top1") == words.wilson(0.75, 12)
+
+
+def test_parts_of_newer_reports_are_on_the_page_only_where_given():
+    scores, labels = reports.scores(6, 60)
+    made = reports.report(scores, labels, list("abcdef"))
+    new = {"calibration", "curves", "changes"}
+    assert not new & set(Page(report.page(made, {})).ids)
+    page = Page(report.page(reports.full(made, scores, labels), {}))
+    assert new <= set(page.ids)
+    for said in (
+        "Calibration error 4.1 %",
+        "configs/quickstart.py is what this config was made from.",
+        "data.batch_size 16 32 optim.lr 0.1 0.05 note None a -> b",
+        "0.980 videos/s, 5.88 views/s",
+    ):
+        assert said in page.words
+    empty = dict.fromkeys(("intervals", "map", "auc", "ece", "calibration", "hit", "curves", "changes", "throughput"))
+    assert not new & set(Page(report.page(made | empty, {})).ids)
+    same = Page(report.page(made | {"recipe": "configs/quickstart.py", "changes": []}, {})).words
+    assert "Nothing: every value is the recipe's." in same
+    counted = made | {"data": made["data"] | {"expected": 3783, "missing": 2}}
+    assert "Expected 3,783 videos, by the data set's own count Found 60" in Page(report.page(counted, {})).words
+    assert "Missing 2 videos that the list names" in Page(report.page(counted, {})).words
+
+
+def test_labels_of_a_mistake_may_be_several():
+    made, _ = example()
+    made["mistakes"][0] |= {"label": [1, 2], "predicted": 0}
+    assert "class 1, class 2 → </script>" in Page(report.page(made, {})).words
 
 
 def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):

@@ -1,23 +1,23 @@
 """The report of an evaluation: the same numbers as `report_<step>.json` and as one self-contained HTML page."""
 
-import base64
 import functools
-import importlib.resources
 import json
 import math
 import os
 import pathlib
 
-import cv2
 import jinja2
 import numpy as np
 
 from vidjax import progress
+from vidjax.report import charts, pictures, words
+from vidjax.report import confusion as cells
+from vidjax.report.words import views
+
+__all__ = ["CELLS", "name", "page", "render", "save_json", "save_text", "views", "write"]
 
 CELLS = 20  # up to so many classes the confusion matrix is a table with its counts; above, a picture
-SHOWN = {"pairs": 10, "mistakes": 24, "frames": 8}  # what the page holds at most of each
-HEIGHT = 96  # of a mistake's frames, pixels
-CORRECT, WRONG = (47, 114, 225), (240, 96, 18)  # RGB of the picture's cells, legible on light and dark
+SHOWN = {"pairs": 10, "pairs of many": 20, "mistakes": 24}  # what the page holds at most of each
 
 
 def write(workdir, report, strips):
@@ -29,7 +29,7 @@ def write(workdir, report, strips):
     report = _plain(report)
     called = name(report["step"], report["views"].get("protocol"), report["data"]["split"], report["data"].get("set"))
     path = pathlib.Path(workdir) / f"report_{called}.html"
-    _save(path, page(report, strips))
+    save_text(path, page(report, strips))
     save_json(path.with_suffix(".json"), report)  # last: where it is, the rest is
     return path
 
@@ -37,7 +37,7 @@ def write(workdir, report, strips):
 def save_json(path, tree):
     """Writes nested figures as JSON, a line per key, whole or not at all."""
     keys = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in _plain(tree).items()]
-    _save(path, "{\n  " + ",\n  ".join(keys) + "\n}\n")
+    save_text(path, "{\n  " + ",\n  ".join(keys) + "\n}\n")
 
 
 def name(step, protocol="", split="eval", other=""):
@@ -49,56 +49,44 @@ def name(step, protocol="", split="eval", other=""):
 
 
 def page(report, strips):
-    """A report as HTML that needs neither network nor other files -> str."""
+    """A report as HTML that needs neither network nor other files -> str. Keys of newer reports may be missing."""
     report = _plain(report)
     names, confusion = report["class_names"], np.asarray(report["confusion"], np.int64)
-    return _template().render(
-        report,
-        r=report,
-        correct=int(np.trace(confusion)),
-        interval=wilson(report["top1"], report["data"]["videos"]),
-        views=views(report["views"]),
-        short="{frames}×{stride} frames, {clips}×{crops} views, {size} px, {average}".format(**report["views"]),
-        counts=_counts(report),
-        pairs=confused(confusion)[: SHOWN["pairs"]],
-        as_table=len(names) <= CELLS,
-        heat=_heat(confusion),
-        shares=_shares(confusion).tolist(),
-        sparse={"names": names, "rows": [[int(x) for j in row.nonzero()[0] for x in (j, row[j])] for row in confusion]},
-        cards=_cards(report["mistakes"], names, strips),
-        settings=_settings(report["config"]),
-    )
+    given = {"r": report, "counts": _counts(report), "as_table": len(names) <= CELLS}
+    given |= _said(report) | _matrix(confusion, names)
+    given["curves"] = charts.curves(report.get("curves"), report["step"])
+    given["calibration"] = charts.calibration(report.get("calibration"))
+    return render("page.html", report | given | {"cards": _cards(report["mistakes"], names, strips)})
 
 
-def views(given):
-    """What was shown to the model per video, in words: "8 frames × stride 2, 4 clips × 3 crops of 112 px, ..."."""
-    counts = ((given[key], key) for key in ("frames", "clips", "crops"))
-    frames, clips, crops = (f"{count} {key[:-1] if count == 1 else key}" for count, key in counts)
-    taken = {"segments": ", one per segment", "evenly_spaced": " evenly spaced"}
-    taken = taken.get(given["sampler"], f" × stride {given['stride']}")
-    if given.get("protocol"):
-        taken = f" × stride {given['stride']} by the protocol {given['protocol']}"
-    if not given["clips"]:
-        clips = "every window"
-    mean = {"prob": "probabilities averaged", "logit": "logits averaged"}.get(given["average"], given["average"])
-    return f"{frames}{taken}, {clips} × {crops} of {given['size']} px, {mean}"
+def render(template, given):
+    """A template of this folder with its values as HTML -> str."""
+    return _templates().get_template(template).render(given)
 
 
-def wilson(share, number, z=1.96):
-    """The 95 % interval of a share seen in `number` trials -> (low, high); Wilson 1927, equation of the score test."""
-    if not number or share is None:
-        return None
-    centre, spread = share + z * z / (2 * number), z * math.sqrt(share * (1 - share) / number + z * z / (4 * number**2))
-    low, high = ((centre + sign * spread) / (1 + z * z / number) for sign in (-1, 1))
-    return max(0.0, low), min(1.0, high)
+def _said(report):
+    """What the page says in words: the head's figures, views, settings and what changed of the recipe."""
+    return {
+        "stats": words.headline(report),
+        "several": words.multi_label(report),
+        "method": words.method(report),
+        "views": views(report["views"]),
+        "short": words.views_short(report["views"]),
+        "views_rate": (report.get("throughput") or {}).get("views_per_second"),
+        "settings": words.settings(report["config"]),
+        "changed": [words.change(line) for line in report.get("changes") or ()],
+    }
 
 
-def confused(confusion):
-    """Pairs of different classes by how often the first was taken for the second: [(true, predicted, count, of)]."""
-    wrong = confusion - np.diag(np.diag(confusion))
-    rows, columns = wrong.nonzero()
-    pairs = [(int(i), int(j), int(wrong[i, j]), int(confusion[i].sum())) for i, j in zip(rows, columns, strict=True)]
-    return sorted(pairs, key=lambda pair: (-pair[2], pair[3], pair[:2]))
+def _matrix(confusion, names):
+    orders = cells.orders(confusion, names)
+    return {
+        "pairs": cells.confused(confusion)[: SHOWN["pairs" if len(names) <= CELLS else "pairs of many"]],
+        "heat": pictures.heat(confusion),
+        "shares": cells.shares(confusion).tolist(),
+        "orders": orders,
+        "sparse": {"names": names, "rows": cells.sparse(confusion), "orders": list(orders.values())},
+    }
 
 
 def _counts(report):
@@ -107,49 +95,22 @@ def _counts(report):
     return [row | {"found": n, "index": i} for i, (row, n) in enumerate(zip(report["per_class"], found, strict=True))]
 
 
-def _shares(confusion):
-    return confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-
-
-def _heat(confusion):
-    """The matrix as a PNG data URI: colour says right or wrong, opacity the square root of the row's share."""
-    shares = _shares(confusion)
-    alpha = np.where(shares > 0, 0.35 + 0.65 * np.sqrt(shares), 0)
-    colour = np.where(np.eye(len(shares), dtype=bool)[..., None], CORRECT, WRONG)
-    pixels = np.concatenate([colour[..., ::-1], np.round(255 * alpha)[..., None]], axis=-1)
-    return _uri(".png", pixels.astype(np.uint8))
-
-
 def _cards(mistakes, names, strips):
-    """The mistakes to show, surest first, each with its frames as JPEG data URIs."""
+    """The mistakes to show, surest first, each with its filmstrip and clip as data URIs."""
     surest = sorted(mistakes, key=lambda mistake: -mistake["probability"])[: SHOWN["mistakes"]]
-    named = [m | {key: names[m[key]] for key in ("label", "predicted") if isinstance(m[key], int)} for m in surest]
-    return [mistake | {"frames": _frames(strips.get(mistake["id"], ()))} for mistake in named]
+    cards = []
+    for mistake in surest:
+        video = strips.get(mistake["id"], ())
+        said = {key: _named(mistake[key], names) for key in ("label", "predicted")}
+        cards.append(mistake | said | {"frames": pictures.strip(video), "clip": pictures.clip(video)})
+    return cards
 
 
-def _frames(video):
-    if not len(video):
-        return []
-    chosen = np.linspace(0, len(video) - 1, min(len(video), SHOWN["frames"])).round().astype(int)
-    scale = min(1, HEIGHT / video[0].shape[0])
-    small = [cv2.resize(video[i], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) for i in chosen]
-    return [_uri(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80]) for image in small]
-
-
-def _uri(kind, image, options=()):
-    data = cv2.imencode(kind, np.ascontiguousarray(image), list(options))[1].tobytes()
-    return f"data:image/{'png' if kind == '.png' else 'jpeg'};base64,{base64.b64encode(data).decode()}"
-
-
-def _settings(config, prefix=""):
-    """A nested config as the command line names it: [("data.batch_size", "16"), ...]."""
-    flat = []
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            flat += _settings(value, f"{prefix}{key}.")
-        else:
-            flat.append((prefix + str(key), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
-    return flat
+def _named(label, names):
+    """A label as words: a name, the index of one, or a list of either."""
+    if isinstance(label, list):
+        return ", ".join(_named(one, names) for one in label)
+    return names[label] if isinstance(label, int) else label
 
 
 def _plain(tree):
@@ -163,7 +124,8 @@ def _plain(tree):
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
-def _save(path, text):
+def save_text(path, text):
+    """Writes a text whole or not at all; OSError, in one sentence, where it cannot be written."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         fresh.write_text(text, encoding="utf-8")
@@ -176,9 +138,10 @@ def _save(path, text):
 
 
 @functools.cache
-def _template():
-    env = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.filters["percent"] = lambda share: "–" if share is None else f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
-    env.filters["duration"] = progress.duration
-    env.filters["amount"] = progress.amount
-    return env.from_string(importlib.resources.files("vidjax").joinpath("report/page.html").read_text(encoding="utf-8"))
+def _templates():
+    loader = jinja2.PackageLoader("vidjax", "report")
+    env = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    env.filters |= {"percent": words.percent, "duration": progress.duration, "amount": progress.amount}
+    return env
