@@ -93,6 +93,7 @@ ALLOWED = {
     },
     "fit": {"checkpoint", "config", "data", "encoding", "evaluate.results", "features", "logs", "report"},
     "fuse": {"encoding", "evaluate.figures", "evaluate.results", "report"},
+    "compare": {"compare", "config", "evaluate.figures", "fuse", "report"},
     "splits": {"report"},
     "evaluate.errors": set(),
     "evaluate.figures": set(),

@@ -33,6 +33,11 @@ def fuse_flags(values):
     flags.DEFINE_string("out", "", "a folder for the fused scores and their figures", flag_values=values)
 
 
+def compare_flags(values):
+    flags.DEFINE_string("out", "", "a new HTML page of the comparison", flag_values=values)
+    flags.DEFINE_string("json", "", "a new JSON file of every number of it", flag_values=values)
+
+
 def features_flags(values):
     flags.DEFINE_string(
         "layer", "pre_logits", "the activation; a wrong name is told the right ones", flag_values=values

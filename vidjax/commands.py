@@ -7,6 +7,7 @@ import sys
 
 from vidjax import goodput
 from vidjax.commandflags import (
+    compare_flags,
     convert_flags,
     export_flags,
     features_flags,
@@ -229,6 +230,29 @@ def fuse(argv):
     return 0
 
 
+def compare(argv):
+    """Put evaluation reports side by side: figures with intervals, gains and losses per class, McNemar's exact test.
+
+    vidjax compare runs/a runs/b
+    vidjax compare runs/a/report_300.json runs/a/report_600.json runs/b --out=compared.html
+
+    Each is a workdir with a report of vidjax eval, the newest is taken, or a report_*.json; each is held against the
+    first. --out writes a page to look at, --json every number.
+    """
+    values, paths = parse(compare, argv, [compare_flags])
+    if len(paths) < 2:
+        raise UsageError("give two reports at least: vidjax compare WORKDIR_OR_REPORT WORKDIR_OR_REPORT.")
+    from vidjax import compare as owner
+    from vidjax.compare import shown
+
+    found = owner.compare(paths)
+    print(shown.describe(found))
+    shown.save(found, values.out, values["json"].value)
+    for path in filter(None, (values.out, values["json"].value)):
+        print(f"wrote    {path}")
+    return 0
+
+
 def series(argv):
     """Foretell the next row of a series of numbers with an LSTM, trained on its first 80 %.
 
@@ -309,6 +333,7 @@ COMMANDS = {
     "fit": fit,
     "features": features,
     "fuse": fuse,
+    "compare": compare,
     "series": series,
     "models": models,
     "data": data,
