@@ -53,6 +53,31 @@ def stream_flag(values):
     flags.DEFINE_boolean("stream", False, "frame by frame, with a net that keeps a state", flag_values=values)
 
 
+def predict_flags(values):
+    text = "a run, a folder of vidjax convert, or a published file; in place of --workdir"
+    flags.DEFINE_string("weights", None, text, flag_values=values)
+    text = "a published file's source and net, SOURCE:ARCH; default: the one that it fits"
+    flags.DEFINE_string("from", None, text, flag_values=values)
+    text = "a file of class names, one on a line, where a published file's are not known"
+    flags.DEFINE_string("classes", None, text, flag_values=values)
+    flags.DEFINE_string("list", "", "a text file of more videos, a path on each line", flag_values=values)
+    text = "from one window's beginning to the next: 0.5s (seconds) or 8f (frames); default: where one ends"
+    flags.DEFINE_string("stride", "", text, flag_values=values)
+    text = "how long a window is, as --stride, for a net that sees frames of a whole video; default: the whole video"
+    flags.DEFINE_string("window", "", text, flag_values=values)
+    text = "score the whole video as vidjax eval does: a test such as slowfast_10x3, or own, as the run was evaluated"
+    flags.DEFINE_string("protocol", "", text, flag_values=values)
+    text = "the share that a class needs for a segment; default 0.3"
+    flags.DEFINE_float("threshold", 0.3, text, 0, 1, flag_values=values)
+    flags.DEFINE_string("json", "", "a new file of JSON lines, one a video", flag_values=values)
+    text = "a new CSV file: a row for each class of a video and of a window, and for each segment"
+    flags.DEFINE_string("csv", "", text, flag_values=values)
+    flags.DEFINE_string("srt", "", "a folder for subtitles of the segments, or FILE.srt", flag_values=values)
+    flags.DEFINE_string("video", "", "a folder for copies with the labels drawn, or FILE.mp4", flag_values=values)
+    text = "videos that are decoded at the same time; default 4"
+    flags.DEFINE_integer("threads", 4, text, lower_bound=1, flag_values=values)
+
+
 def convert_flags(values):
     flags.DEFINE_string("from", None, "the weights' source and net, SOURCE:ARCH", flag_values=values)
     flags.DEFINE_string("to", None, "the new run's folder", flag_values=values)
