@@ -3,7 +3,6 @@
 import functools
 import os
 import shlex
-import sys
 
 from vidjax import goodput
 from vidjax.commandflags import (

@@ -11,7 +11,7 @@ import numpy as np
 from vidjax.data import video, written
 
 KEPT = ("aac", "ac3", "alac", "eac3", "flac", "mp2", "mp3", "opus")  # codecs of sound that an MP4 file may hold
-TICK = fractions.Fraction(1, 90_000)  # seconds, of the copy's times: whole for 24, 25, 30 and 30000/1001 a second
+TICKS = 90_000  # of the copy's times at least a second, as many as make those of a constant rate exact
 END = float("inf")
 
 
@@ -49,17 +49,18 @@ def add_pictures(container, source, info, crf):
     context, shape = stream.codec_context, source.sample_aspect_ratio or fractions.Fraction(1)
     turned = (source.width, source.height) != (info["width"], info["height"])
     context.sample_aspect_ratio = 1 / shape if turned else shape
-    context.time_base = TICK
+    context.time_base = fractions.Fraction(1, rate.numerator * -(-TICKS // rate.numerator))
     context.colorspace, context.color_range = 5, 1  # BT.601 in video range, which RGB becomes here
     return stream
 
 
 def pictures(path, stream, times, draw):
     """Yields (second, packets) of the drawn pictures of a file."""
+    tick = stream.codec_context.time_base
     for number, picture in enumerate(video.forward(path, np.arange(len(times) - 1), time_limit=END)):
         draw(number, picture)
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-        frame.pts, frame.time_base = round(times[number] / TICK), TICK
+        frame.pts, frame.time_base = round(times[number] / tick), tick
         yield times[number], stream.encode(frame)
     yield END, stream.encode(None)
 

@@ -129,8 +129,8 @@ def times(file):
     if len(ranked.times) != info["num_frames"] or not ranked.ticks:
         return np.arange(info["num_frames"] + 1) / info["fps"]
     lead = max(0.0, float(ranked.times[0] * base - min(sound))) if sound else 0.0
-    shown = (ranked.times - ranked.times[0]) * base.numerator / base.denominator
-    return lead + np.append(shown, shown[-1] + 1 / info["fps"])
+    shown, n = (ranked.times - ranked.times[0]) * base.numerator / base.denominator, info["num_frames"]
+    return lead + np.append(shown, ranked.ticks * n * base.numerator / ((n - 1) * base.denominator))
 
 
 def _check_request(indices, short_side, pixels):

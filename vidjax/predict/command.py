@@ -66,4 +66,3 @@ def write(predictor, result, name, values, add_json, add_csv):
     if values.video:
         target = outputs.place(values.video, name, ".mp4")
         outputs.annotated(target, result, names, top=min(top, 3), threshold=values.threshold)
-

@@ -9,7 +9,7 @@ from vidjax.data import redraw
 from vidjax.predict import segments
 
 SMALLEST, LARGEST, SHARE = 9, 44, 1 / 18  # pixels of the font, and its share of the picture's shorter side
-WHITE, GREY, DIM = 255, 160, 0.35  # of what is above the threshold and below; the box keeps so much of the picture
+WHITE, GREY, DIM = 255, 185, 0.25  # of what is above the threshold and below; the box keeps so much of the picture
 
 
 def annotate(path, target, result, names, *, top=3, threshold=segments.THRESHOLD):

@@ -44,11 +44,11 @@ def scored(predictor, paths, *, stride="", window="", protocol="", threads=4, pr
     """Yields (path, result of `Predictor`, or the VideoError of a file that cannot be read) in the order of the paths.
 
     Memory holds a few windows and frames for each of the threads, however long and many the videos are. `progress` is
-    called with the windows that are done and those known so far.
+    called after each window, with those that are done and those known so far.
     """
     how = {"stride": stride, "window": window, "protocol": protocol, "threads": threads}
     waiting = collections.deque(opened(predictor, i, path, **how) for i, path in enumerate(paths))
-    sheet, batches, turn = Sheet(protocol), Batches(predictor, protocol), 0
+    sheet, batches, turn = Sheet(protocol, progress), Batches(predictor, protocol), 0
     with contextlib.closing(turns.taken(waiting, threads, depth(predictor))) as items:
         for item in items:
             if isinstance(item, Begun):
@@ -58,8 +58,6 @@ def scored(predictor, paths, *, stride="", window="", protocol="", threads=4, pr
                 sheet.files[item.number] = item.error
             else:
                 sheet.put(batches.add(item))
-            if progress:
-                progress(sheet.done, sheet.known)
             while turn < len(paths) and (result := sheet.take(turn)) is not None:
                 yield paths[turn], result
                 turn += 1
@@ -145,8 +143,9 @@ def shapes(seen):
 class Sheet:
     """Scores of files, filled in as they come: `files` has the Begun, or the error, of each number."""
 
-    def __init__(self, protocol):
-        self.protocol, self.files, self.scores, self.left, self.whole = protocol, {}, {}, {}, {}
+    def __init__(self, protocol, progress=None):
+        self.protocol, self.progress = protocol, progress or (lambda done, known: None)
+        self.files, self.scores, self.left, self.whole = {}, {}, {}, {}
         self.done = self.known = 0
 
     def begin(self, begun):
@@ -159,7 +158,9 @@ class Sheet:
     def put(self, found):
         """Writes scores down."""
         for seen, scores in found:
-            self.done += seen.place != WHOLE
+            if seen.place != WHOLE:
+                self.done += 1
+                self.progress(self.done, self.known)
             if seen.number not in self.left:
                 continue  # a later part of a file that failed
             if seen.place == WHOLE:
