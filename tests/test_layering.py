@@ -99,7 +99,7 @@ ALLOWED = {
     "evaluate.figures": set(),
     "evaluate.results": {"config", "data", "evaluate.errors", "evaluate.figures", "report"},
     "evaluate": {"checkpoint", "data", "evaluate.errors", "evaluate.results", "inputs", "logs", "models", "sharding"},
-    "predict": {"checkpoint", "config", "data", "evaluate", "inputs", "logs", "models"},
+    "predict": {"checkpoint", "config", "data", "evaluate", "inputs", "logs", "models", "predict"},
     "train.state": {"averages"},
     "train.loop": {
         *("averages", "data", "evaluate", "evaluate.results", "inputs", "logs", "sharding", "train.ends"),
