@@ -62,7 +62,7 @@ def tabbed(page, limit=400):
 
 
 CONTRAST = """() => {
-  const canvas = Object.assign(document.createElement("canvas"), {width: 1, height: 1});
+  const known = new Map(), canvas = Object.assign(document.createElement("canvas"), {width: 1, height: 1});
   const context = canvas.getContext("2d", {willReadFrequently: true});
   const paint = (colours) => {
     context.clearRect(0, 0, 1, 1);
@@ -78,8 +78,12 @@ CONTRAST = """() => {
     if (element.closest("script, style, .play")) continue;  // a button on a picture has a ground of its own
     const grounds = [];
     for (let e = element; e; e = e.parentElement) grounds.unshift(getComputedStyle(e).backgroundColor);
-    const [under, ink] = [paint(["white", ...grounds]), paint(["white", ...grounds, style.color])].map(light);
-    const ratio = (Math.max(under, ink) + .05) / (Math.min(under, ink) + .05);
+    const key = [...grounds, style.color].join();
+    if (!known.has(key)) {
+      const [under, ink] = [paint(["white", ...grounds]), paint(["white", ...grounds, style.color])].map(light);
+      known.set(key, (Math.max(under, ink) + .05) / (Math.min(under, ink) + .05));
+    }
+    const ratio = known.get(key);
     const said = node.textContent.trim().slice(0, 40);
     found.push([ratio, parseFloat(style.fontSize), !!element.closest(".matrix td"), said]);
   }

@@ -53,10 +53,8 @@ def test_the_command_prints_a_line_for_each_part(run, clip, capsys, tmp_path):
     assert lines[-1].startswith(f"  up to {last / 25:7.2f} s    ")
 
 
-def test_a_net_without_a_state_sees_windows(golden, clip, capsys, tmp_path):
+def test_a_net_without_a_state_says_so(golden, clip, capsys, tmp_path):
     weights = golden / "weights" / "keras" / "hac_convlstm31.h5"
     converted.write("keras_lrcn", "hac_convlstm31", weights, tmp_path / "run")
-    assert main.main(["predict", clip, f"--workdir={tmp_path / 'run'}", "--stream"]) == 0
-    path, line = capsys.readouterr().out.splitlines()
-    assert path == clip
-    assert line.startswith("  up to ")
+    assert main.main(["predict", clip, f"--workdir={tmp_path / 'run'}", "--stream"]) == 1
+    assert "keeps no state between frames; leave --stream out" in capsys.readouterr().err

@@ -33,6 +33,11 @@ def fuse_flags(values):
     flags.DEFINE_string("out", "", "a folder for the fused scores and their figures", flag_values=values)
 
 
+def compare_flags(values):
+    flags.DEFINE_string("out", "", "a new HTML page of the comparison", flag_values=values)
+    flags.DEFINE_string("json", "", "a new JSON file of every number of it", flag_values=values)
+
+
 def features_flags(values):
     flags.DEFINE_string(
         "layer", "pre_logits", "the activation; a wrong name is told the right ones", flag_values=values
@@ -45,27 +50,32 @@ def top_flag(values):
 
 
 def stream_flag(values):
-    """Flags of `vidjax predict --stream`; `vidjax.predict.live.Options` says what they are."""
-    text = "frames as they come, of a camera's number, a URL, a file at its own pace, or - for standard input"
-    flags.DEFINE_boolean("stream", False, text, flag_values=values)
-    text = "the standard input has RGB frames, WIDTHxHEIGHT@FPS such as 640x480@25; default: JPEG pictures"
-    flags.DEFINE_string("raw", "", text, flag_values=values)
-    text = "--nopace takes files and standard input as fast as the net goes, and drops no frame"
-    flags.DEFINE_boolean("pace", True, text, flag_values=values)
-    text = "frames a second that the net sees; default: its stride in files, else every stride-th of 25"
-    flags.DEFINE_float("rate", 0.0, text, lower_bound=0.0, flag_values=values)
-    text = "frames that the net sees between two predictions; default: 1, or a quarter of a clip for 3-D nets"
-    flags.DEFINE_integer("every", 0, text, lower_bound=0, flag_values=values)
-    text = "seconds after which a net's state is renewed; default: two clips' time; -1: never"
-    flags.DEFINE_float("memory", 0.0, text, flag_values=values)
-    text = "a class that raises alarms, CLASS or CLASS:on=0.6,off=0.4,minimum=0.5,cooldown=10; may be repeated"
-    flags.DEFINE_multi_string("alarm", [], text, flag_values=values)
-    text = 'a JSON file of alarms, {"CLASS": {"on": 0.6, "off": 0.4, "minimum": 0.5, "cooldown": 10}}; "*": all others'
-    flags.DEFINE_string("alarms", "", text, flag_values=values)
-    text = "the file that alarms are added to as JSON lines; default: standard output, without classes"
-    flags.DEFINE_string("events", "", text, flag_values=values)
-    text = "seconds between two lines on frames, drops and latency; default 60"
-    flags.DEFINE_float("status", 60.0, text, lower_bound=0.0, flag_values=values)
+    flags.DEFINE_boolean("stream", False, "frame by frame, with a net that keeps a state", flag_values=values)
+
+
+def predict_flags(values):
+    text = "a run, a folder of vidjax convert, or a published file; in place of --workdir"
+    flags.DEFINE_string("weights", None, text, flag_values=values)
+    text = "a published file's source and net, SOURCE:ARCH; default: the one that it fits"
+    flags.DEFINE_string("from", None, text, flag_values=values)
+    text = "a file of class names, one on a line, where a published file's are not known"
+    flags.DEFINE_string("classes", None, text, flag_values=values)
+    flags.DEFINE_string("list", "", "a text file of more videos, a path on each line", flag_values=values)
+    text = "from one window's beginning to the next: 0.5s (seconds) or 8f (frames); default: where one ends"
+    flags.DEFINE_string("stride", "", text, flag_values=values)
+    text = "how long a window is, as --stride, for a net that sees frames of a whole video; default: the whole video"
+    flags.DEFINE_string("window", "", text, flag_values=values)
+    text = "score the whole video as vidjax eval does: a test such as slowfast_10x3, or own, as the run was evaluated"
+    flags.DEFINE_string("protocol", "", text, flag_values=values)
+    text = "the share that a class needs for a segment; default 0.3"
+    flags.DEFINE_float("threshold", 0.3, text, 0, 1, flag_values=values)
+    flags.DEFINE_string("json", "", "a new file of JSON lines, one a video", flag_values=values)
+    text = "a new CSV file: a row for each class of a video and of a window, and for each segment"
+    flags.DEFINE_string("csv", "", text, flag_values=values)
+    flags.DEFINE_string("srt", "", "a folder for subtitles of the segments, or FILE.srt", flag_values=values)
+    flags.DEFINE_string("video", "", "a folder for copies with the labels drawn, or FILE.mp4", flag_values=values)
+    text = "videos that are decoded at the same time; default 4"
+    flags.DEFINE_integer("threads", 4, text, lower_bound=1, flag_values=values)
 
 
 def convert_flags(values):

@@ -3,10 +3,10 @@
 import functools
 import os
 import shlex
-import sys
 
 from vidjax import goodput
 from vidjax.commandflags import (
+    compare_flags,
     convert_flags,
     export_flags,
     features_flags,
@@ -15,6 +15,7 @@ from vidjax.commandflags import (
     fuse_flags,
     of_step,
     plan_flags,
+    predict_flags,
     process_flags,
     series_flags,
     split_flag,
@@ -87,36 +88,34 @@ def evaluate(argv):
 
 
 def predict(argv):
-    """Print the most probable classes of videos: whole, and per window of time.
+    """Label videos: print the most probable classes, whole and per window of time, and write them down.
 
-    vidjax predict my_video.mp4 my_folder --workdir=runs/quickstart --top=3
-    vidjax predict my_video.mp4 --workdir=runs/movinet_a0_stream --stream
+    vidjax predict my_video.mp4 my_folder "clips/*.avi" --weights=runs/quickstart --top=3
+    vidjax predict my_video.mp4 --weights=r3d_18.pth --from=torchvision:r3d_18 --srt=. --video=labelled
+    vidjax predict my_folder --weights=runs/quickstart --stride=0.5s --json=labels.jsonl --csv=labels.csv
+    vidjax predict my_video.mp4 --weights=runs/movinet_a0_stream --stream
 
-    Prepares pixels as the checkpoint was trained. A file that cannot be read is named and skipped; exit code 1 then.
-    --stream takes frames as they come: of a file at its own pace, a camera (0), a URL such as rtsp://host/path, or
-    standard input (-).
+    Prepares pixels as the checkpoint was trained. Neighbouring windows with the same best class, each of at least
+    --threshold, are one segment; a moment belongs to the window whose middle is nearest. A file that cannot be read is
+    named and skipped; exit code 1 then. --stream shows a net that keeps a state (MoViNet's streams, online TSM, LRCN)
+    each frame once, and prints what it makes of all so far.
     """
-    values, paths = parse(predict, argv, [workdir_flag, step_flag, top_flag, stream_flag])
-    if not paths or not values.workdir:
-        raise UsageError("give a video file or a folder, and a run: vidjax predict FILE_OR_FOLDER --workdir=DIR.")
-    from vidjax import predict as owner
-    from vidjax.data import video
+    values, paths = parse(predict, argv, [workdir_flag, step_flag, top_flag, stream_flag, predict_flags])
+    weights = values.weights or values.workdir
+    if not (paths or values.list) or not weights or (values.weights and values.workdir):
+        raise UsageError(
+            "give a video file or a folder, and a run or weights: vidjax predict FILE_OR_FOLDER --workdir=DIR."
+        )
+    from vidjax import loading
+    from vidjax.predict import command, files
 
-    files = () if values.stream else owner.files(paths)
-    predictor, failed = owner.Predictor(values.workdir, values.step), 0
-    if not predictor.meta["class_names"]:
-        raise UsageError(f"{values.workdir} holds a net without classes: fine-tune it with configs/finetune.py.")
-    if values.stream:
-        from vidjax.predict import live
-
-        return live.run(predictor, paths, values)
-    for path in files:
-        try:
-            result = predictor(path)
-            print(owner.describe(path, result, predictor.meta["class_names"], values.top), flush=True)
-        except video.VideoError as error:
-            print(f"skipped {error}", file=sys.stderr)
-            failed += 1
+    found = files.find(paths, values.list)
+    predictor = loading.predictor(weights, values["from"].value, values.classes, values.step)
+    if not predictor.class_names:
+        raise UsageError(f"{weights} holds a net without classes: fine-tune it with configs/finetune.py.")
+    if values.stream and not hasattr(predictor.model, "initial_state"):
+        raise UsageError(f"the net in {weights} keeps no state between frames; leave --stream out.")
+    failed = (command.stream if values.stream else command.run)(predictor, found, values)
     return 1 if failed else 0
 
 
@@ -226,6 +225,29 @@ def fuse(argv):
     return 0
 
 
+def compare(argv):
+    """Put evaluation reports side by side: figures with intervals, gains and losses per class, McNemar's exact test.
+
+    vidjax compare runs/a runs/b
+    vidjax compare runs/a/report_300.json runs/a/report_600.json runs/b --out=compared.html
+
+    Each is a workdir with a report of vidjax eval, the newest is taken, or a report_*.json; each is held against the
+    first. --out writes a page to look at, --json every number.
+    """
+    values, paths = parse(compare, argv, [compare_flags])
+    if len(paths) < 2:
+        raise UsageError("give two reports at least: vidjax compare WORKDIR_OR_REPORT WORKDIR_OR_REPORT.")
+    from vidjax import compare as owner
+    from vidjax.compare import shown
+
+    found = owner.compare(paths)
+    print(shown.describe(found))
+    shown.save(found, values.out, values["json"].value)
+    for path in filter(None, (values.out, values["json"].value)):
+        print(f"wrote    {path}")
+    return 0
+
+
 def series(argv):
     """Foretell the next row of a series of numbers with an LSTM, trained on its first 80 %.
 
@@ -306,6 +328,7 @@ COMMANDS = {
     "fit": fit,
     "features": features,
     "fuse": fuse,
+    "compare": compare,
     "series": series,
     "models": models,
     "data": data,

@@ -1,4 +1,4 @@
-"""Anyone's weights in one call: `vidjax.load`."""
+"""Anyone's weights in one call: `vidjax.load`, `vidjax.predictor`."""
 
 import pathlib
 import typing
@@ -23,18 +23,25 @@ class Loaded(typing.NamedTuple):
 def load(path, reference="", classes=None, step=None):
     """`Loaded` from a run's folder, or from another library's weights: a file, or a Hugging Face folder.
 
+    The other arguments are those of `predictor`.
+    """
+    found = predictor(path, reference, classes, step)
+    return Loaded(found.model, found.variables, found.inputs, found.class_names)
+
+
+def predictor(path, reference="", classes=None, step=None):
+    """A `predict.Predictor`, to be called with a video file, from a run's folder or from another library's weights.
+
     `reference` is their SOURCE:ARCH as of `vidjax convert`; without it the one net that they fit is taken. `classes`
     is a file of class names where the weights' are not known, `step` a run's checkpoint. Raises CheckpointError,
     WeightsError or ConvertError, each with one sentence.
     """
     folder = pathlib.Path(path)
     if folder.is_dir() and not reference and checkpoint.Checkpoints(folder, write=False).steps():
-        predictor = predict.Predictor(str(folder), step)
-    else:
-        tensors = weights.load(path)
-        source, arch = converted.reference_of(reference, "reference") if reference else only(path, tensors)
-        predictor = predict.Predictor(loaded=converted.read(source, arch, path, classes, tensors))
-    return Loaded(predictor.model, predictor.variables, predictor.inputs, predictor.meta["class_names"])
+        return predict.Predictor(str(folder), step)
+    tensors = weights.load(path)
+    source, arch = converted.reference_of(reference, "reference") if reference else only(path, tensors)
+    return predict.Predictor(loaded=converted.read(source, arch, path, classes, tensors))
 
 
 def only(path, tensors):

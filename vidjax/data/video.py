@@ -21,7 +21,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from vidjax.data import packets, planes
+from vidjax.data import packets
 from vidjax.data.planes import FORMAT, store
 from vidjax.data.written import write
 
@@ -129,8 +129,8 @@ def times(file):
     if len(ranked.times) != info["num_frames"] or not ranked.ticks:
         return np.arange(info["num_frames"] + 1) / info["fps"]
     lead = max(0.0, float(ranked.times[0] * base - min(sound))) if sound else 0.0
-    shown = (ranked.times - ranked.times[0]) * base.numerator / base.denominator
-    return lead + np.append(shown, shown[-1] + 1 / info["fps"])
+    shown, n = (ranked.times - ranked.times[0]) * base.numerator / base.denominator, info["num_frames"]
+    return lead + np.append(shown, ranked.ticks * n * base.numerator / ((n - 1) * base.denominator))
 
 
 def _check_request(indices, short_side, pixels):
@@ -206,7 +206,8 @@ def _clock(file, limit, frames=0):
 def _size(file, index, short_side, multiple):
     """Height and width of the upright pictures that a read returns."""
     height, width = (index.width, index.height) if index.turns % 2 else (index.height, index.width)
-    height, width = planes.size(height, width, short_side, multiple)
+    scale = short_side / min(height, width) if short_side else 1
+    height, width = (max(1, round(side * scale / multiple)) * multiple for side in (height, width))
     _check_pixels(file.name, width, height)
     return height, width
 

@@ -20,18 +20,25 @@ def write(path, frames, fps=25, crf=18, gop=12, bframes=0, threads=1):
     first = next(frames, None)
     if first is None:
         raise ValueError(f"{path}: a video needs at least one frame")
+    options = {"movflags": "faststart"}
+    with whole(path) as partial, av.open(f"file:{partial}", "w", format="mp4", options=options) as container:
+        stream = container.add_stream("libx264", rate=fractions.Fraction(fps).limit_denominator(65535))
+        stream.height, stream.width = first.shape[:2]
+        stream.pix_fmt = "yuv444p" if stream.height % 2 or stream.width % 2 else "yuv420p"
+        stream.options = {"crf": str(crf), "g": str(gop), "bf": str(bframes), "preset": "veryfast"}
+        stream.options |= {"b-pyramid": "none", "b_strategy": "0"} if bframes else {}
+        stream.codec_context.thread_count = threads
+        for picture in itertools.chain([first], frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+@contextlib.contextmanager
+def whole(path):
+    """Yields the name of a partial file, which becomes `path` at the end and is removed after an exception."""
     partial = f"{os.fspath(path)}.{os.getpid()}.part"
     try:
-        with av.open(f"file:{partial}", "w", format="mp4", options={"movflags": "faststart"}) as container:
-            stream = container.add_stream("libx264", rate=fractions.Fraction(fps).limit_denominator(65535))
-            stream.height, stream.width = first.shape[:2]
-            stream.pix_fmt = "yuv444p" if stream.height % 2 or stream.width % 2 else "yuv420p"
-            stream.options = {"crf": str(crf), "g": str(gop), "bf": str(bframes), "preset": "veryfast"}
-            stream.options |= {"b-pyramid": "none", "b_strategy": "0"} if bframes else {}
-            stream.codec_context.thread_count = threads
-            for picture in itertools.chain([first], frames):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
-            container.mux(stream.encode(None))
+        yield partial
         os.replace(partial, path)
     finally:
         with contextlib.suppress(FileNotFoundError):

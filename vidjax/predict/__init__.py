@@ -1,4 +1,4 @@
-"""Prediction: a video file or a folder of them in, labels over time out."""
+"""Prediction: video files in, labels over time out."""
 
 import functools
 import os
@@ -7,9 +7,10 @@ import jax
 import numpy as np
 
 from vidjax import checkpoint, config, data, evaluate, inputs, models
-from vidjax.data import clips, flow_store, lists, modalities, video
+from vidjax.data import flow_store, modalities, protocols, video
+from vidjax.predict import many, segments, windows
 
-WINDOWS = 8  # windows in one device call
+OWN = "own"  # the protocol of a run's own evaluation
 
 
 class Predictor:
@@ -27,32 +28,99 @@ class Predictor:
         self.section = data.options(known | {"short_side": preprocess["short_side"], "clip": clip})
         self.model = models.build(cfg.model, num_classes=len(self.meta["class_names"]))
         self.net = inputs.load_net(self.section)
-        prepare = inputs.preparer(self.section)
-        self.prepare = jax.jit(prepare)
-        step = functools.partial(
-            evaluate.eval_step,
-            model=self.model,
-            average=cfg.eval.average,
-            prepare=prepare,
-            multi_label=self.meta.get("multi_label", False),
-        )
-        self.step = jax.jit(step)
+        self.prepare = jax.jit(inputs.preparer(self.section))
+        self.at_once, self.viewings = 8, {}  # windows in one device call; see `viewing`
+        self.step = self.compiled(cfg.eval.average)
         self.advance = jax.jit(functools.partial(self.model.apply, method="stream"), donate_argnums=2)
 
-    def __call__(self, path):
-        """Scores the windows of one video: {start (W,), end (W,) in seconds, scores (W, classes)}.
+    @property
+    def class_names(self):
+        """The names of the scores' columns."""
+        return self.meta["class_names"]
 
-        A window is a clip such as the model was trained on; windows follow one another and the last ends with the
-        video. A model trained on segments of whole videos has one. Raises VideoError if the file cannot be read.
+    @property
+    def multi_label(self):
+        """Whether several classes can be true at once: scores then do not add up to 1."""
+        return self.meta.get("multi_label", False)
+
+    def compiled(self, average):
+        """`evaluate.eval_step` of this net, compiled for each shape that it meets."""
+        how = {"average": average, "prepare": inputs.preparer(self.section), "multi_label": self.multi_label}
+        return jax.jit(functools.partial(evaluate.eval_step, model=self.model, **how))
+
+    def __call__(self, path, stride="", window="", protocol="", threshold=segments.THRESHOLD):
+        """What is in one video: a dictionary of
+
+            video (classes,), scores (W, classes)    of the whole video, and of each window of time
+            start (W,), end (W,), frames (W, 2)      when windows are: seconds, and frames from the first up to an end
+            top, segments                            [(name, score)] of the whole, best first; {start, end, label, ...}
+            path, num_frames, fps, width, height, times (num_frames + 1,)    of the file
+
+        A window is a clip such as the model was trained on; windows follow one another, or begin every `stride`
+        ("0.5s", "8f": frames), and the last ends with the video. A model trained on segments of whole videos has one,
+        or one for each `window` of time. The whole video's score is the windows' mean, or that of `vidjax eval` with a
+        `protocol` ("own": as the run was evaluated). VideoError if the file cannot be read.
         """
-        record, indices = self.windows(path)
-        scores = [self.scores(record, indices[i : i + WINDOWS]) for i in range(0, len(indices), WINDOWS)]
-        seconds = 1 / (record["fps"] or 25.0)
-        return {
-            "start": indices.min(1) * seconds,
-            "end": (indices.max(1) + 1) * seconds,
-            "scores": np.concatenate(scores),
-        }
+        ((_, found),) = self.many([path], stride=stride, window=window, protocol=protocol)
+        if isinstance(found, Exception):
+            raise found
+        names, order = self.class_names, np.argsort(-found["video"], kind="stable")
+        top = [(names[i], float(found["video"][i])) for i in order]
+        return found | {"top": top, "segments": segments.named(found, names, threshold, self.multi_label)}
+
+    def many(self, paths, **how):
+        """Yields (path, what a call gives but top and segments, or the VideoError) of each file; see `many.scored`."""
+        if how.get("protocol"):
+            self.viewing(how["protocol"])
+        return many.scored(self, list(map(os.fspath, paths)), **how)
+
+    def batch(self, windows):
+        """Scores of up to `at_once` windows, [{key: (crops, ...)}]: (at_once, classes), on the device."""
+        rows, crops = self.at_once, self.meta["preprocess"]["crops"]
+        batch = {key: np.zeros((rows, *x.shape), x.dtype) for key, x in windows[0].items()}
+        for i, views in enumerate(windows):
+            for key, x in views.items():
+                batch[key][i] = x
+        ones = np.ones((rows, crops), np.float32)
+        return self.step(self.variables, {"inputs": batch, "view_mask": ones, "mask": ones[:, 0]}, self.net)["scores"]
+
+    def viewing(self, protocol):
+        """(data section, views, compiled step) of an evaluation by a named protocol, or the run's OWN. ValueError."""
+        if protocol not in self.viewings:
+            cfg = config.from_dict(self.meta["config"])
+            if protocol != OWN:
+                with cfg.unlocked():
+                    cfg.eval.protocol = protocol
+            cfg = evaluate.with_protocol(cfg)
+            clip = {"size": cfg.data.clip.size, "stride": cfg.data.clip.stride}
+            section = self.section | {"clip": self.section["clip"] | clip}
+            self.viewings[protocol] = section, cfg.eval.to_dict(), self.compiled(cfg.eval.average)
+        return self.viewings[protocol]
+
+    def whole_views(self, record, protocol):
+        """What an evaluation sees of a video, as `vidjax eval` reads it: {key: (views, ...)}. VideoError."""
+        section, views, _ = self.viewing(protocol)
+        return data.read_views(section, views, record, data.evaluated_clips(section, views, record["num_frames"]))
+
+    def whole_scores(self, views, protocol):
+        """The score of a video from `whole_views`: (1, classes), on the device.
+
+        Views are filled up to a power of two where their number goes by the video's length, and masked.
+        """
+        count = rows = len(next(iter(views.values())))
+        _, options, step = self.viewing(protocol)
+        if options.get("protocol") and not protocols.find(options["protocol"]).clips:
+            rows = 1 << (count - 1).bit_length()
+        batch = {key: np.zeros((1, rows, *x.shape[1:]), x.dtype) for key, x in views.items()}
+        for key, x in views.items():
+            batch[key][0, :count] = x
+        mask = (np.arange(rows) < count).astype(np.float32)[None]
+        whole = {"inputs": batch, "view_mask": mask, "mask": np.ones(1, np.float32)}
+        return step(self.variables, whole, self.net)["scores"]
+
+    def blank(self):
+        """The inputs of one view, all zero: {key: array}."""
+        return modalities.zeros(self.section, self.section["clip"]["size"], self.meta["preprocess"]["size"])
 
     def inputs(self, path):
         """What the model sees of one video's windows, crops of a window side by side: float32 (W x crops, T, H, W, C).
@@ -80,25 +148,9 @@ class Predictor:
             yield {"end": (indices[-1] + 1) / (info["fps"] or 25.0), "scores": np.asarray(jax.nn.softmax(logits))[0]}
 
     def windows(self, path):
-        """(record of a video file, frame indices of its windows (W, T))."""
-        clip, info = self.section["clip"], video.probe(path)
-        size, stride, (first, length) = clip["size"], clip["stride"], modalities.room(self.section, info["num_frames"])
-        if clip["sampler"] == "random_clip":
-            indices = first + clips.windows(length, size, stride, size * stride)
-        else:  # one clip spans the whole video
-            indices = first + clips.evaluation(clip["sampler"], length, size, stride, 1)
-        return {"id": os.path.basename(path), "path": path, "error": ""} | info, indices
-
-    def scores(self, record, indices):
-        """Probabilities of up to WINDOWS windows: (W, T) frame indices -> (W, classes)."""
-        crops = self.meta["preprocess"]["crops"]
-        views = data.read_views(self.section, self.meta["preprocess"], record, indices)
-        batch = {key: np.zeros((WINDOWS, crops, *x.shape[1:]), x.dtype) for key, x in views.items()}
-        for key, x in views.items():
-            batch[key][: len(indices)] = x.reshape(-1, crops, *x.shape[1:])
-        ones = np.ones((WINDOWS, crops), np.float32)
-        out = self.step(self.variables, {"inputs": batch, "view_mask": ones, "mask": ones[:, 0]}, self.net)
-        return np.asarray(out["scores"])[: len(indices)]
+        """(record of a video file, frame indices of its windows (W, T)). VideoError."""
+        record = {"id": os.path.basename(path), "path": path, "error": ""} | video.probe(path)
+        return record, windows.cut(self.section, record["num_frames"], record["fps"])[0]
 
 
 def anew(options):
@@ -108,41 +160,3 @@ def anew(options):
     if room == "vidjax.data.flow":
         return options | {"source": "online", "method": method}
     return options | {"source": "device", "method": manifest["parameters"]["method"]}
-
-
-def files(paths):
-    """The video files that paths name: a file stands for itself, a folder for every video below it, sorted.
-
-    Raises FileNotFoundError for a path that is not there and for a folder without videos.
-    """
-    found = []
-    for path in paths:
-        if os.path.isdir(path):
-            below = sorted(map(str, lists.walk(path)))
-            if not below:
-                raise FileNotFoundError(f"{path} holds no video file.")
-            found += below
-        elif os.path.exists(path):
-            found.append(path)
-        else:
-            raise FileNotFoundError(f"{path} does not exist; give a video file or a folder of videos.")
-    return found
-
-
-def best(scores, names, top):
-    """The `top` most probable classes with their shares, in one line."""
-    order = np.argsort(-scores, kind="stable")[:top]
-    return "  ".join(f"{names[i]} {scores[i]:.1%}" for i in order)
-
-
-def so_far(seen, names, top):
-    """The line of `vidjax predict --stream` for what `Predictor.stream` yields."""
-    return f"  up to {seen['end']:7.2f} s    {best(seen['scores'], names, top)}"
-
-
-def describe(path, result, names, top):
-    """The lines that `vidjax predict` prints for one file: the whole video, then each window."""
-    lines = [path, f"  whole video        {best(result['scores'].mean(0), names, top)}"]
-    for start, end, scores in zip(result["start"], result["end"], result["scores"], strict=True):
-        lines.append(f"  {start:7.2f} - {end:6.2f} s  {best(scores, names, top)}")
-    return "\n".join(lines)

@@ -52,8 +52,8 @@ def wilson(share, number, z=1.96):
 
 
 def multi_label(report):
-    """Whether a report's videos have several labels: its own word, else whether it has a mean average precision."""
-    return bool(report.get("multi_label", report.get("map") is not None))
+    """Whether a report's videos may have several labels; reports that do not say so are of one."""
+    return bool(report.get("multi_label"))
 
 
 def interval(report, key):
