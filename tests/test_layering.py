@@ -37,7 +37,7 @@ ALLOWED = {
     "__init__": {"loading"},
     "loading": {"checkpoint", "convert", "convert.converted", "convert.weights", "predict"},
     "conv": set(),
-    "visualise": set(),
+    "explain": {"attention", "explain"},
     "nn": {"conv"},
     "rules": set(),
     "backbones": {"backbones", "nn", "rules"},

@@ -13,6 +13,7 @@ from vidjax import sequence, sharding
 from vidjax.attention import flash
 
 _using = contextvars.ContextVar("using", default=None)
+_recorded = contextvars.ContextVar("recorded", default=None)
 BLOCK = 512  # queries at a time in blocked attention
 
 
@@ -28,6 +29,19 @@ def using(name):
         _using.reset(token)
 
 
+@contextlib.contextmanager
+def recorded():
+    """Within it, `attend` adds what each query makes of each key, mean of the heads: float32 (..., N, M), to the list.
+
+    They are values of the trace they are made in: return them from the function that is traced.
+    """
+    token = _recorded.set([])
+    try:
+        yield _recorded.get()
+    finally:
+        _recorded.reset(token)
+
+
 def attend(q, k, v, bias=None, *, scale=None):
     """Scaled dot-product attention: q (..., N, H, D), k and v (..., M, H, D) -> (..., N, H, D) of v's type.
 
@@ -36,6 +50,8 @@ def attend(q, k, v, bias=None, *, scale=None):
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     name = _using.get() or _choose(q, k, bias)
+    if (layers := _recorded.get()) is not None:
+        layers.append(_shares(q, k, bias, scale).mean(-3))
     if sequence.splits(q, bias):
         return sequence.attend(q, k, v, scale, ATTENTION[name])
     if name == "flash" and sharding.tracing():  # no compiler splits a kernel over devices
@@ -53,11 +69,16 @@ def _choose(q, k, bias):
     return "blocked" if q.shape[-3] * k.shape[-3] > BLOCK**2 and q.shape[-3] > BLOCK else "plain"
 
 
-def _plain(q, k, v, bias, scale):
+def _shares(q, k, bias, scale):
+    """What each query makes of each key: float32 (..., H, N, M), rows of sum 1."""
     scores = jnp.einsum("...nhd,...mhd->...hnm", q * jnp.asarray(scale, q.dtype), k, preferred_element_type=jnp.float32)
     if bias is not None:
         scores = scores + jnp.broadcast_to(bias.astype(jnp.float32), scores.shape)
-    return jnp.einsum("...hnm,...mhd->...nhd", jax.nn.softmax(scores).astype(v.dtype), v)
+    return jax.nn.softmax(scores)
+
+
+def _plain(q, k, v, bias, scale):
+    return jnp.einsum("...hnm,...mhd->...nhd", _shares(q, k, bias, scale).astype(v.dtype), v)
 
 
 def _blocked(q, k, v, bias, scale):

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vidjax import models, visualise
+from vidjax import models
+from vidjax.explain import relus
 
 WEIGHTS = np.random.RandomState(0).randn(2, 6, 6).astype(np.float32)
 
@@ -18,7 +19,7 @@ def two_layers(x):
     return out["top"], out
 
 
-@pytest.mark.parametrize("rule", visualise.RULES)
+@pytest.mark.parametrize("rule", relus.RULES)
 def test_rules_by_hand(rule):
     x = np.random.RandomState(1).randn(40, 6).astype(np.float32)
     below, above = x @ WEIGHTS[0], np.maximum(x @ WEIGHTS[0], 0) @ WEIGHTS[1]
@@ -29,7 +30,7 @@ def test_rules_by_hand(rule):
 
     top = back(above, np.eye(6, dtype=np.float32)[[3] * len(x)])
     expected = back(below, top @ WEIGHTS[1].T) @ WEIGHTS[0].T
-    found = jax.jit(lambda x: visualise.project(two_layers, x, "top", 3, rule))(x)
+    found = jax.jit(lambda x: relus.project(two_layers, x, "top", 3, rule))(x)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -44,9 +45,7 @@ def c3d():
 def test_a_net():
     """`gradient` is jax.grad's; the others differ; maps are clips, and a clip's map comes from it alone."""
     video, apply = c3d()
-    maps = {
-        rule: jax.jit(lambda x, r=rule: visualise.project(apply, x, "conv3a", 2, r))(video) for rule in visualise.RULES
-    }
+    maps = {rule: jax.jit(lambda x, r=rule: relus.project(apply, x, "conv3a", 2, r))(video) for rule in relus.RULES}
     plain = jax.jit(jax.grad(lambda x: apply(x)[1]["conv3a"][..., 2].max(axis=(1, 2, 3)).sum()))(video)
     assert np.abs(plain).max() > 0
     np.testing.assert_allclose(maps["gradient"], plain, atol=1e-5 * np.abs(plain).max())
@@ -54,7 +53,7 @@ def test_a_net():
     for a, b in [("gradient", "guided"), ("gradient", "deconvolution"), ("guided", "deconvolution")]:
         assert np.abs(maps[a] - maps[b]).max() > 0.01 * np.abs(maps[a]).max()
     other = np.concatenate([video[:1], video[:1] * 0.5])
-    alone = jax.jit(lambda x: visualise.project(apply, x, "conv3a", 2))(other)
+    alone = jax.jit(lambda x: relus.project(apply, x, "conv3a", 2))(other)
     np.testing.assert_allclose(alone[0], maps["guided"][0], atol=1e-5 * np.abs(alone).max())
 
 
@@ -62,7 +61,7 @@ def test_several_inputs():
     def apply(inputs):
         return inputs["rgb"], {"sum": nn.relu(inputs["rgb"] + 2 * inputs["flow"])}
 
-    maps = visualise.project(apply, {"rgb": jnp.ones((2, 3)), "flow": jnp.ones((2, 3))}, "sum", 1)
+    maps = relus.project(apply, {"rgb": jnp.ones((2, 3)), "flow": jnp.ones((2, 3))}, "sum", 1)
     assert jax.tree.map(np.ndarray.tolist, jax.tree.map(np.asarray, maps)) == {
         "rgb": [[0, 1, 0]] * 2,
         "flow": [[0, 2, 0]] * 2,
@@ -79,4 +78,4 @@ def test_several_inputs():
 )
 def test_errors(change, sentence):
     with pytest.raises(ValueError, match=sentence):
-        visualise.project(two_layers, jnp.ones((1, 6)), **{"layer": "top", "channel": 0} | change)
+        relus.project(two_layers, jnp.ones((1, 6)), **{"layer": "top", "channel": 0} | change)

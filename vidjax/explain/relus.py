@@ -1,4 +1,4 @@
-"""What in a clip excites a feature map: gradients to the pixels through any net, by three rules for its ReLUs.
+"""Nets taken apart: gradients to the pixels by three rules for ReLUs, the logits as a function of an activation.
 
 C3D's figures 4 and 5 (Tran et al., ICCV 2015) project `conv5b` back so: it looks at appearance in the first frames and
 follows motion after them. Theirs is the deconvolution of Zeiler & Fergus (ECCV 2014).
@@ -64,18 +64,36 @@ def _is_relu(eqn):
     return [part.params.get("name") for part in inner] == ["relu"]
 
 
-def _evaluate(jaxpr, consts, args, relu):
-    """The outputs of a jaxpr, with another function for its ReLUs, also inside calls."""
+def from_layer(apply, x, layer):
+    """(function from an activation of `apply`'s `out` to the logits, the activation): `apply` cut at a layer.
+
+    ValueError for a name that is not in `out`.
+    """
+    closed, (_, out) = jax.make_jaxpr(apply, return_shape=True)(x)
+    if layer not in out:
+        raise ValueError(f"The net has no activation {layer!r}; there are {', '.join(out)}.")
+    places = jax.tree.leaves(({}, {name: name == layer for name in out}))  # the logits come first
+    var, args = closed.jaxpr.outvars[1 + places.index(True)], jax.tree.leaves(x)
+
+    def logits(values):
+        return _evaluate(closed.jaxpr, closed.consts, args, instead={var: values})[0]
+
+    return logits, _evaluate(closed.jaxpr, closed.consts, args)[1 + places.index(True)]
+
+
+def _evaluate(jaxpr, consts, args, relu=None, instead=()):
+    """The outputs of a jaxpr, with another function for its ReLUs, also in calls, and other values for variables."""
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
     for eqn in jaxpr.eqns:
         given = [v.val if isinstance(v, jax.extend.core.Literal) else values[v] for v in eqn.invars]
-        if _is_relu(eqn):
+        if relu and _is_relu(eqn):
             found = [relu(*given)]
-        elif eqn.primitive.name in ("jit", "remat2"):  # remat2: jax.checkpoint, whose jaxpr is not closed
+        elif relu and eqn.primitive.name in ("jit", "remat2"):  # remat2: jax.checkpoint, whose jaxpr is not closed
             inner = eqn.params["jaxpr"]
             found = _evaluate(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), given, relu)
         else:
             found = eqn.primitive.bind(*given, **eqn.primitive.get_bind_params(eqn.params))
             found = found if eqn.primitive.multiple_results else [found]
+        found = [instead.get(v, x) for v, x in zip(eqn.outvars, found, strict=True)] if instead else found
         values |= dict(zip(eqn.outvars, found, strict=True))
     return [v.val if isinstance(v, jax.extend.core.Literal) else values[v] for v in jaxpr.outvars]
