@@ -3,6 +3,7 @@
 All take `apply`, inputs -> (logits (B, C), out) with `out` a dict of named activations, as every model of vidjax gives
 it, and float32 clips (B, T, H, W, 3) as the model sees them (`Predictor.inputs`); all give float32 maps (B, T, H, W),
 signed where the method has signs. What they explain is the class's logit (gradients) or probability (perturbations).
+What is compiled is kept for the `apply` it was compiled for: pass the same function again.
 """
 
 import jax.numpy as jnp

@@ -1,7 +1,10 @@
 """Explanations by the gradient of a class's logit."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vidjax.explain import relus
 from vidjax.explain.maps import chosen, on_grid, resized
@@ -15,7 +18,7 @@ def gradcam(apply, clips, target, layer=None, grid=None):
     """
     names = [layer] if layer else with_places(apply, clips)
     for name in reversed(names):
-        pair = at_layer(apply, clips, target, name)
+        pair = _at_layer(apply, name)(clips, target)
         values, slopes = (on_grid(x.astype(jnp.float32), clips.shape[1:4], grid) for x in pair)
         if jnp.any(slopes):
             break
@@ -41,10 +44,15 @@ def with_places(apply, clips):
     return names
 
 
-def at_layer(apply, clips, target, layer):
-    """An activation and the gradient of each clip's logit to it, both of its shape."""
-    logits_of, values = relus.from_layer(apply, clips, layer)
-    return values, jax.grad(lambda v: chosen(logits_of(v), target).sum())(values)
+@functools.lru_cache(maxsize=8)
+def _at_layer(apply, layer):
+    """Compiled: an activation and the gradient of each clip's logit to it, both of its shape."""
+
+    def found(clips, target):
+        logits_of, values = relus.from_layer(apply, clips, layer)
+        return values, jax.grad(lambda v: chosen(logits_of(v), target).sum())(values)
+
+    return jax.jit(found)
 
 
 def integrated(apply, clips, target, steps=32, baseline=0.5):
@@ -53,10 +61,9 @@ def integrated(apply, clips, target, steps=32, baseline=0.5):
     Sundararajan et al., ICML 2017, equation 1, by the midpoint rule: the map's sum is the logit's change from
     `baseline` to the clip, up to the steps' error. (B, T, H, W, 3), (B,) -> (B, T, H, W).
     """
-    start = jnp.full_like(clips, baseline)
-    slope = jax.grad(lambda x: chosen(apply(x)[0], target).sum())
-    at = lambda total, share: (total + slope(start + share * (clips - start)), None)  # noqa: E731
-    total, _ = jax.lax.scan(at, jnp.zeros_like(clips), (jnp.arange(steps) + 0.5) / steps)
+    start, total = jnp.full_like(clips, baseline), 0.0
+    for share in (np.arange(steps) + 0.5) / steps:
+        total = total + _slope(apply)(start + share * (clips - start), target)
     return ((clips - start) * total / steps).sum(-1)
 
 
@@ -65,5 +72,15 @@ def through_relus(apply, clips, target, rule="guided"):
 
     (B, T, H, W, 3), (B,) -> (B, T, H, W), never negative.
     """
-    slope = jax.grad(relus.with_rule(lambda x: chosen(apply(x)[0], target).sum(), rule))(clips)
-    return jnp.abs(slope).max(-1)
+    return jnp.abs(_slope(apply, rule)(clips, target)).max(-1)
+
+
+@functools.lru_cache(maxsize=8)
+def _slope(apply, rule=""):
+    """Compiled: the gradient of each clip's logit to its pixels, by a rule for ReLUs."""
+
+    def found(clips, target):
+        logit = lambda x: chosen(apply(x)[0], target).sum()  # noqa: E731
+        return jax.grad(relus.with_rule(logit, rule) if rule else logit)(clips)
+
+    return jax.jit(found)

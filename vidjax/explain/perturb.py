@@ -1,5 +1,6 @@
 """Explanations by covering parts of a clip: what falls where the model no longer sees them."""
 
+import functools
 import itertools
 
 import jax
@@ -11,13 +12,17 @@ BATCH = 8  # clips at a time
 
 def probability(apply, clips, target):
     """Each clip's probability of its class: (N, T, H, W, 3), int -> NumPy (N,), a few clips at a time."""
-    score = jax.jit(lambda x: jax.nn.softmax(apply(x)[0].astype(jnp.float32))[:, target])
-    found = []
+    score, found = _score(apply), []
     for i in range(0, len(clips), BATCH):
         part = clips[i : i + BATCH]
         padded = np.concatenate([part, np.repeat(part[:1], BATCH - len(part), 0)])
-        found.append(np.asarray(score(padded))[: len(part)])
+        found.append(np.asarray(score(padded, target))[: len(part)])
     return np.concatenate(found)
+
+
+@functools.lru_cache(maxsize=4)
+def _score(apply):
+    return jax.jit(lambda x, target: jax.nn.softmax(apply(x)[0].astype(jnp.float32))[:, target])
 
 
 def occlusion(apply, clips, target, box=None, stride=None):
