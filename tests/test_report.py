@@ -322,6 +322,21 @@ def test_parts_of_newer_reports_are_on_the_page_only_where_given():
     assert "Missing 2 videos that the list names" in Page(report.page(counted, {})).words
 
 
+def test_classes_of_several_labels_are_shown_by_average_precision():
+    scores, labels = reports.scores(6, 60, several=True)
+    made = reports.report(scores, labels, list("abcdef")) | {"multi_label": True}
+    shown = lambda page: [row["data-accuracy"] for row in page.all("tr") if "data-accuracy" in row]  # noqa: E731
+    page = Page(report.page(made, {}))
+    assert "Accuracy per class" in page.words
+    assert shown(page) == [str(row["accuracy"]) for row in made["per_class"]]
+    for row, precision in zip(made["per_class"], (0.5, 0.25, None, 1.0, 0.0, 0.125), strict=True):
+        row["average_precision"] = precision
+    page = Page(report.page(made, {}))
+    assert "Average precision per class" in page.words
+    assert shown(page) == ["0.5", "0.25", "-1", "1.0", "0.0", "0.125"]
+    assert "Accuracy per class" in Page(report.page(made | {"multi_label": False}, {})).words
+
+
 def test_labels_of_a_mistake_may_be_several():
     made, _ = example()
     made["mistakes"][0] |= {"label": [1, 2], "predicted": 0}

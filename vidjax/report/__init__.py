@@ -53,6 +53,7 @@ def page(report, strips):
     report = _plain(report)
     names, confusion = report["class_names"], np.asarray(report["confusion"], np.int64)
     given = {"r": report, "counts": _counts(report), "as_table": len(names) <= CELLS}
+    given["by_precision"] = _by_precision(report)
     given |= _said(report) | _matrix(confusion, names)
     given["curves"] = charts.curves(report.get("curves"), report["step"])
     given["calibration"] = charts.calibration(report.get("calibration"))
@@ -90,9 +91,15 @@ def _matrix(confusion, names):
 
 
 def _counts(report):
-    """Per class its row of the table: the report's own, with the videos found where some were not evaluated."""
+    """Per class its row of the table: the report's own, with the videos found and `bar`, the figure that is drawn."""
+    bar = "average_precision" if _by_precision(report) else "accuracy"
     found = report["data"]["per_class"]
-    return [row | {"found": n, "index": i} for i, (row, n) in enumerate(zip(report["per_class"], found, strict=True))]
+    return [row | {"found": n, "bar": row[bar]} for row, n in zip(report["per_class"], found, strict=True)]
+
+
+def _by_precision(report):
+    """Whether classes are shown by their average precision: of videos with several labels, in reports that have it."""
+    return words.multi_label(report) and all("average_precision" in row for row in report["per_class"])
 
 
 def _cards(mistakes, names, strips):
