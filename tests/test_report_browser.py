@@ -131,6 +131,17 @@ def test_the_picture_of_confusion_is_sorted_and_hovered(chromium, pages):
         page.locator("#confusion").focus()
         page.keyboard.press("ArrowUp")
         assert page.inner_text("#cell").startswith(f"{names[order[299]]} → {name}: {mixed[299, 300]} of ")
+        page.select_option("#zoom", "8")
+        page.locator("#confusion").focus()
+        for _ in range(9):
+            page.keyboard.press("ArrowDown")  # out of the window, which follows
+        window, cell = (page.locator(f".{one}").bounding_box() for one in ("window", "cross.cell"))
+        assert cell["width"] == pytest.approx(8 * box["width"] / 400, rel=0.03)  # a scroll bar takes of the width
+        assert window["x"] <= cell["x"] < window["x"] + window["width"]
+        assert window["y"] <= cell["y"] < window["y"] + window["height"]
+        page.mouse.move(cell["x"] + cell["width"] / 2, cell["y"] + cell["height"] / 2)
+        assert page.inner_text("#cell").startswith(f"{names[order[308]]} → {name}: {mixed[308, 300]} of ")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1280
 
 
 def test_a_chart_is_read_by_pointer_and_keys(chromium, pages):

@@ -54,7 +54,18 @@ matrix.addEventListener("keydown", event => {
     cellAt(i, j).focus();
   }
   show(i, j);
+  if (pictured) matrix.querySelector(".cross.cell").scrollIntoView({block: "nearest", inline: "nearest"});
 });
+
+if ($("zoom")) {
+  $("zoom").value = "1";
+  $("zoom").onchange = event => {
+    const times = event.target.value, cell = matrix.querySelector(".cross.cell");
+    matrix.style.setProperty("--zoom", times);
+    matrix.querySelector("img").classList.toggle("crisp", times > 1 || size < 150);
+    if (matrix.classList.contains("on")) cell.scrollIntoView({block: "center", inline: "center"});
+  };
+}
 
 function arrangeTable(from) {
   const head = matrix.tHead.rows[0], body = matrix.tBodies[0], where = order.map(c => from.indexOf(c));
