@@ -2,37 +2,23 @@
 
 import collections
 import itertools
-import shutil
 import threading
 import time
-import types
 
-import jax
 import numpy as np
 import pytest
 import tiny
 
-from vidjax import checkpoint, config, data, evaluate, models, predict
+from vidjax import config, data, evaluate, predict
 from vidjax.data import protocols, video
 from vidjax.predict import many, turns
 
 NAMES = ["left", "right", "up"]
 
 
-def untrained(**changes):
-    """(variables, meta) of the tiny net with random weights."""
-    cfg = tiny.make_config("unused", **changes)
-    with cfg.unlocked():
-        cfg.eval.resize = 28
-    model = models.build(cfg.model, num_classes=len(NAMES))
-    variables = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(np.zeros((1, 8, 24, 24, 3)))
-    variables["params"]["head"]["kernel"] *= 30  # so that windows differ
-    return variables, evaluate.meta(cfg, model, types.SimpleNamespace(classes=NAMES, multi_label=False))
-
-
 @pytest.fixture(scope="module")
 def predictor():
-    return predict.Predictor(loaded=untrained())
+    return predict.Predictor(loaded=tiny.untrained(NAMES))
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +126,7 @@ SMALL = {  # of three kinds: a number of clips, logits averaged, clips by the vi
 @pytest.mark.parametrize("protocol", ["own", *SMALL])
 def test_a_protocol_scores_the_whole_video_as_evaluation_does(folder, protocol, monkeypatch):
     monkeypatch.setattr(protocols, "PROTOCOLS", protocols.PROTOCOLS | SMALL)
-    variables, meta = untrained(eval__clips=2)
+    variables, meta = tiny.untrained(NAMES, eval__clips=2)
     predictor = predict.Predictor(loaded=(variables, meta))
     cfg = config.from_dict(meta["config"])
     with cfg.unlocked():
@@ -247,12 +233,7 @@ def ended():
 def test_a_run_is_a_predictor(folder, tmp_path):
     import vidjax
 
-    variables, meta = untrained()
-    config.save(config.from_dict(meta["config"]), str(tmp_path))
-    checkpoints = checkpoint.Checkpoints(tmp_path)
-    checkpoints.save(3, variables, {"step": np.int32(3)}, meta, wait=True)
-    checkpoints.close()
-    shutil.copy(folder / "0.mp4", tmp_path / "0.mp4")
-    found = vidjax.predictor(tmp_path)(tmp_path / "0.mp4")
-    np.testing.assert_array_equal(found["scores"], predict.Predictor(str(tmp_path))(tmp_path / "0.mp4")["scores"])
-    assert vidjax.load(tmp_path).class_names == NAMES
+    run = tiny.save_untrained(tmp_path / "run", NAMES)
+    found = vidjax.predictor(run)(folder / "0.mp4")
+    np.testing.assert_array_equal(found["scores"], predict.Predictor(str(run))(folder / "0.mp4")["scores"])
+    assert vidjax.load(run).class_names == NAMES

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import pathlib
+import types
 
 import numpy as np
 
@@ -34,6 +35,32 @@ def make_config(path, **changes):
             section = section[name]
         section[last] = value
     return cfg
+
+
+def untrained(names, **changes):
+    """(variables, meta) of a checkpoint of the tiny net with random weights; windows of a video differ in score."""
+    import jax
+
+    from vidjax import evaluate, models
+
+    cfg = make_config("unused", **changes)
+    model = models.build(cfg.model, num_classes=len(names))
+    variables = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(np.zeros((1, 8, 24, 24, 3)))
+    variables["params"]["head"]["kernel"] *= 30
+    return variables, evaluate.meta(cfg, model, types.SimpleNamespace(classes=names, multi_label=False))
+
+
+def save_untrained(folder, names, **changes):
+    """A run with the checkpoint of `untrained`, at step 0; -> its folder."""
+    from vidjax import checkpoint
+
+    variables, meta = untrained(names, **changes)
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save(config.from_dict(meta["config"]), str(folder))
+    checkpoints = checkpoint.Checkpoints(folder)
+    checkpoints.save(0, variables, {"step": np.int32(0)}, meta, wait=True)
+    checkpoints.close()
+    return folder
 
 
 def batches(cfg, source, n, **where):

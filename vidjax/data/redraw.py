@@ -73,7 +73,7 @@ def sounds(source, container):
         return
     began = [s.start_time * s.time_base for s in (*source.streams.audio, source.streams.best("video")) if s.start_time]
     zero = min(began, default=0)
-    kept = stream.codec_context.name in KEPT
+    kept = stream.codec_context.name.removesuffix("float") in KEPT  # decoders are called mp3float
     target = container.add_stream_from_template(stream) if kept else container.add_stream("aac", stream.rate)
     yield
     with contextlib.suppress(av.error.FFmpegError):  # sound that ends in the middle

@@ -38,6 +38,7 @@ def whole(path):
     """Yields the name of a partial file, which becomes `path` at the end and is removed after an exception."""
     partial = f"{os.fspath(path)}.{os.getpid()}.part"
     try:
+        open(partial, "wb").close()  # where it cannot be written is an error now, not after the first pictures
         yield partial
         os.replace(partial, path)
     finally:

@@ -21,7 +21,7 @@ class OutputError(RuntimeError):
 
 def best(scores, names, top):
     """The `top` most probable classes with their shares, in one line."""
-    return "  ".join(f"{names[i]} {scores[i]:.1%}" for i in order(scores, top))
+    return "  ".join(f"{' '.join(names[i].split())} {scores[i]:.1%}" for i in order(scores, top))
 
 
 def order(scores, top):
