@@ -100,6 +100,7 @@ ALLOWED = {
     "evaluate.results": {"config", "data", "evaluate.errors", "evaluate.figures", "report"},
     "evaluate": {"checkpoint", "data", "evaluate.errors", "evaluate.results", "inputs", "logs", "models", "sharding"},
     "predict": {"checkpoint", "config", "data", "evaluate", "inputs", "logs", "models", "predict"},
+    "predict.live": {"backbones", "data", "evaluate", "predict", "predict.live"},
     "train.state": {"averages"},
     "train.loop": {
         *("averages", "data", "evaluate", "evaluate.results", "inputs", "logs", "sharding", "train.ends"),

@@ -7,6 +7,7 @@ import pytest
 from vidjax import checkpoint, data, main, predict
 from vidjax.convert import converted
 from vidjax.data import video
+from vidjax.predict import live
 
 FRAMES = 12
 
@@ -33,14 +34,14 @@ def run(golden, tmp_path_factory):
 def test_a_stream_ends_with_what_the_whole_clip_gives(run, clip):
     predictor = predict.Predictor(run)
     predictor.section["clip"]["stride"] = 2
-    seen = list(predictor.stream(clip, frames=3))  # of 6, every second one
-    np.testing.assert_allclose([part["end"] for part in seen], [5 / 25, 11 / 25])
+    seen = list(live.begin(predictor, clip, live.Options(pace=False))[1])
+    np.testing.assert_allclose([part.time for part in seen], np.arange(0, FRAMES, 2) / 25)
     record = {"id": "noise", "path": clip, "error": ""} | video.probe(clip)
     views = data.read_views(predictor.section, predictor.meta["preprocess"], record, np.arange(0, FRAMES, 2)[None])
     logits, _ = jax.jit(lambda v, x: predictor.model.apply(v, x, train=False))(
         predictor.variables, predictor.prepare(views, None)
     )
-    np.testing.assert_allclose(seen[-1]["scores"], jax.nn.softmax(logits)[0], atol=1e-5)
+    np.testing.assert_allclose(seen[-1].scores, jax.nn.softmax(logits)[0], atol=1e-5)
 
 
 def test_the_command_prints_a_line_for_each_part(run, clip, capsys, tmp_path):
@@ -53,8 +54,10 @@ def test_the_command_prints_a_line_for_each_part(run, clip, capsys, tmp_path):
     assert lines[-1].startswith(f"  up to {last / 25:7.2f} s    ")
 
 
-def test_a_net_without_a_state_says_so(golden, clip, capsys, tmp_path):
+def test_a_net_without_a_state_sees_windows(golden, clip, capsys, tmp_path):
     weights = golden / "weights" / "keras" / "hac_convlstm31.h5"
     converted.write("keras_lrcn", "hac_convlstm31", weights, tmp_path / "run")
-    assert main.main(["predict", clip, f"--workdir={tmp_path / 'run'}", "--stream"]) == 1
-    assert "keeps no state between frames; leave --stream out" in capsys.readouterr().err
+    assert main.main(["predict", clip, f"--workdir={tmp_path / 'run'}", "--stream"]) == 0
+    path, line = capsys.readouterr().out.splitlines()
+    assert path == clip
+    assert line.startswith("  up to ")

@@ -50,7 +50,27 @@ def top_flag(values):
 
 
 def stream_flag(values):
-    flags.DEFINE_boolean("stream", False, "frame by frame, with a net that keeps a state", flag_values=values)
+    """Flags of `vidjax predict --stream`; `vidjax.predict.live.Options` says what they are."""
+    text = "frames as they come, of a camera's number, a URL, a file at its own pace, or - for standard input"
+    flags.DEFINE_boolean("stream", False, text, flag_values=values)
+    text = "the standard input has RGB frames, WIDTHxHEIGHT@FPS such as 640x480@25; default: JPEG pictures"
+    flags.DEFINE_string("raw", "", text, flag_values=values)
+    text = "--nopace takes files and standard input as fast as the net goes, and drops no frame"
+    flags.DEFINE_boolean("pace", True, text, flag_values=values)
+    text = "frames a second that the net sees; default: its stride in files, else every stride-th of 25"
+    flags.DEFINE_float("rate", 0.0, text, lower_bound=0.0, flag_values=values)
+    text = "frames that the net sees between two predictions; default: 1, or a quarter of a clip for 3-D nets"
+    flags.DEFINE_integer("every", 0, text, lower_bound=0, flag_values=values)
+    text = "seconds after which a net's state is renewed; default: two clips' time; -1: never"
+    flags.DEFINE_float("memory", 0.0, text, flag_values=values)
+    text = "a class that raises alarms, CLASS or CLASS:on=0.6,off=0.4,minimum=0.5,cooldown=10; may be repeated"
+    flags.DEFINE_multi_string("alarm", [], text, flag_values=values)
+    text = 'a JSON file of alarms, {"CLASS": {"on": 0.6, "off": 0.4, "minimum": 0.5, "cooldown": 10}}; "*": all others'
+    flags.DEFINE_string("alarms", "", text, flag_values=values)
+    text = "the file that alarms are added to as JSON lines; default: standard output, without classes"
+    flags.DEFINE_string("events", "", text, flag_values=values)
+    text = "seconds between two lines on frames, drops and latency; default 60"
+    flags.DEFINE_float("status", 60.0, text, lower_bound=0.0, flag_values=values)
 
 
 def predict_flags(values):

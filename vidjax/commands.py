@@ -97,8 +97,8 @@ def predict(argv):
 
     Prepares pixels as the checkpoint was trained. Neighbouring windows with the same best class, each of at least
     --threshold, are one segment; a moment belongs to the window whose middle is nearest. A file that cannot be read is
-    named and skipped; exit code 1 then. --stream shows a net that keeps a state (MoViNet's streams, online TSM, LRCN)
-    each frame once, and prints what it makes of all so far.
+    named and skipped; exit code 1 then. --stream takes frames as they come: of a file at its own pace, a camera (0), a
+    URL such as rtsp://host/path, or standard input (-).
     """
     values, paths = parse(predict, argv, [workdir_flag, step_flag, top_flag, stream_flag, predict_flags])
     weights = values.weights or values.workdir
@@ -109,14 +109,15 @@ def predict(argv):
     from vidjax import loading
     from vidjax.predict import command, files
 
-    found = files.find(paths, values.list)
+    found = () if values.stream else files.find(paths, values.list)
     predictor = loading.predictor(weights, values["from"].value, values.classes, values.step)
     if not predictor.class_names:
         raise UsageError(f"{weights} holds a net without classes: fine-tune it with configs/finetune.py.")
-    if values.stream and not hasattr(predictor.model, "initial_state"):
-        raise UsageError(f"the net in {weights} keeps no state between frames; leave --stream out.")
-    failed = (command.stream if values.stream else command.run)(predictor, found, values)
-    return 1 if failed else 0
+    if values.stream:
+        from vidjax.predict import live
+
+        return live.run(predictor, paths, values)
+    return 1 if command.run(predictor, found, values) else 0
 
 
 def convert(argv):

@@ -7,10 +7,45 @@ among them `map`, the last feature map (B, T, h, w, D), and `features`, what its
 (1, h, w, C, F), so that any of these nets can be inflated.
 """
 
+import contextlib
+import contextvars
 import difflib
 import functools
 import importlib
 import pkgutil
+
+from vidjax.nn import normalise
+
+_seen = contextvars.ContextVar("seen", default=None)
+
+
+@contextlib.contextmanager
+def seen(activations):
+    """Within it, `build` gives a stand-in for any net: what such a net, `of_frames`, has made of the frames already."""
+    token = _seen.set(activations)
+    try:
+        yield
+    finally:
+        _seen.reset(token)
+
+
+def alone(model):
+    """Whether a model reads what its `backbone`, a net that sees each frame alone, makes of the frames."""
+    return bool(getattr(model, "backbone", "")) and not _fields(model).get("shift")
+
+
+def of_frames(model, variables, video):
+    """What the `backbone` of a model makes of frames (B, T, H, W, C): {"features": (B, T, D), "map": ...}."""
+    net = build(model.backbone, dtype=model.dtype, **_fields(model))
+    own = {kind: tree["backbone"] for kind, tree in variables.items() if "backbone" in tree}
+    x = normalise(video, model.mean, model.std, model.order).astype(model.dtype)
+    out = net.apply(own, x, train=False)
+    return {key: out[key] for key in ("features", "map") if key in out}
+
+
+def _fields(model):
+    """The fields of a model's backbone."""
+    return dict(getattr(model, "fields", ()) or getattr(model, "backbone_fields", ()))
 
 
 @functools.cache
@@ -25,6 +60,8 @@ def names():
 
 def build(net, **fields):
     """The Linen module of a net ("resnet50"), its fields overridden; ValueError names the nearest that exists."""
+    if (activations := _seen.get()) is not None:
+        return lambda x, *, train: dict(activations)
     if net not in names():
         close = difflib.get_close_matches(net, names(), n=1)
         hint = f"; the nearest is {close[0]!r}" if close else f"; there are {', '.join(sorted(names()))}"

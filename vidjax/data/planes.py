@@ -22,6 +22,13 @@ FORMAT = {
 }
 
 
+def size(height, width, short_side, multiple):
+    """Height and width of a picture whose shorter side becomes `short_side` pixels, 0 for as it is."""
+    scale = short_side / min(height, width) if short_side else 1
+    height, width = (max(1, round(side * scale / multiple)) * multiple for side in (height, width))
+    return height, width
+
+
 def store(frame, turns, out):
     """Copies the planes of a picture, turned upright, one behind the other into `out`."""
     flat, at = out.reshape(-1), 0

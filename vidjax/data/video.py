@@ -21,7 +21,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from vidjax.data import packets
+from vidjax.data import packets, planes
 from vidjax.data.planes import FORMAT, store
 from vidjax.data.written import write
 
@@ -206,8 +206,7 @@ def _clock(file, limit, frames=0):
 def _size(file, index, short_side, multiple):
     """Height and width of the upright pictures that a read returns."""
     height, width = (index.width, index.height) if index.turns % 2 else (index.height, index.width)
-    scale = short_side / min(height, width) if short_side else 1
-    height, width = (max(1, round(side * scale / multiple)) * multiple for side in (height, width))
+    height, width = planes.size(height, width, short_side, multiple)
     _check_pixels(file.name, width, height)
     return height, width
 

@@ -31,7 +31,6 @@ class Predictor:
         self.prepare = jax.jit(inputs.preparer(self.section))
         self.at_once, self.viewings = 8, {}  # windows in one device call; see `viewing`
         self.step = self.compiled(cfg.eval.average)
-        self.advance = jax.jit(functools.partial(self.model.apply, method="stream"), donate_argnums=2)
 
     @property
     def class_names(self):
@@ -129,23 +128,6 @@ class Predictor:
         """
         views = data.read_views(self.section, self.meta["preprocess"], *self.windows(path))
         return self.prepare(views, self.net)
-
-    def stream(self, path, frames=8):
-        """Yields {end (seconds), scores (classes,)} of all that was seen of a video, every so many of its frames.
-
-        The net sees every frame once, at its own stride, and carries a state of fixed size. Raises VideoError if the
-        file cannot be read. The net needs the methods `initial_state` and `stream`.
-        """
-        info, stride = video.probe(path), self.section["clip"]["stride"]
-        record, state = {"id": os.path.basename(path), "path": path, "error": ""} | info, None
-        for first in range(0, info["num_frames"], frames * stride):
-            indices = np.arange(first, min(first + frames * stride, info["num_frames"]), stride)
-            views = data.read_views(self.section, self.meta["preprocess"], record, indices[None])
-            seen = self.prepare({key: x[:1] for key, x in views.items()}, self.net)
-            if state is None:
-                state = self.model.initial_state(1, *seen.shape[2:4])
-            logits, state = self.advance(self.variables, seen, state)
-            yield {"end": (indices[-1] + 1) / (info["fps"] or 25.0), "scores": np.asarray(jax.nn.softmax(logits))[0]}
 
     def windows(self, path):
         """(record of a video file, frame indices of its windows (W, T)). VideoError."""

@@ -40,20 +40,6 @@ def run(predictor, found, values):
     return failed
 
 
-def stream(predictor, found, values):
-    """Prints what a net with a state makes of each video as its frames come; -> how many could not be read."""
-    failed = 0
-    for path in found:
-        try:
-            print(path)
-            for seen in predictor.stream(path):
-                print(outputs.so_far(seen, predictor.class_names, values.top), flush=True)
-        except video.VideoError as error:
-            print(f"skipped {error}", file=sys.stderr)
-            failed += 1
-    return failed
-
-
 def write(predictor, result, name, values, add_json, add_csv):
     """Writes what was asked for of one video."""
     names, top = predictor.class_names, values.top

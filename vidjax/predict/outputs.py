@@ -29,11 +29,6 @@ def order(scores, top):
     return np.argsort(-scores, kind="stable")[:top].tolist()
 
 
-def so_far(seen, names, top):
-    """The line of `vidjax predict --stream` for what `Predictor.stream` yields."""
-    return f"  up to {seen['end']:7.2f} s    {best(seen['scores'], names, top)}"
-
-
 def describe(result, names, top, segments=()):
     """The lines for one file: the whole video, each window, and segments where there is more than one window."""
     lines = [result["path"], f"  whole video        {best(result['video'], names, top)}"]
