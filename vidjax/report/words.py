@@ -99,8 +99,9 @@ def headline(report):
         keys.sort(key=lambda key: key != "map")
     stats = [_stat(report, key, several) for key in keys]
     clip = (report.get("hit") or {}).get("clip") or {}
-    stats += [_plain(f"clip{k}", f"Clip hit@{k}", x, "of single clips") for k, x in clip.items() if x is not None]
-    return stats if several else [*stats, _plain("chance", "Chance", report["chance"], "by guessing")]
+    single = report["views"]["clips"] == 1  # then a clip is the video
+    hits = {} if single else {k: share for k, share in clip.items() if share is not None}
+    return stats + [_clip_hit(k, share) for k, share in hits.items()]
 
 
 def _stat(report, key, several):
@@ -111,8 +112,9 @@ def _stat(report, key, several):
     return stat | {"interval": between(interval(report, key), how), "about": _about(report, key, several)}
 
 
-def _plain(key, name, share, about):
-    return {"key": key, "name": name, "value": percent(share), "interval": "", "about": about}
+def _clip_hit(k, share):
+    named = {"key": f"clip{k}", "name": f"Clip hit@{k}", "about": "of single clips"}
+    return named | {"value": percent(share), "interval": ""}
 
 
 def _about(report, key, several):
@@ -121,7 +123,9 @@ def _about(report, key, several):
         return "too few classes"
     if key == "top1":
         right = round(report["top1"] * report["data"]["videos"])
-        return f"{right:,} of {videos}" + (", a true label first" if several else "")
+        return f"{right:,} of {videos}, " + (
+            "a true label first" if several else f"{percent(report['chance'])} by chance"
+        )
     return {"top5": videos, "mean_class": classes}.get(key) or ABOUT[key]
 
 
