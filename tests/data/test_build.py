@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from vidjax.data import build, records, shards, video
+from vidjax.data import build, records, shards, sources, video
 from vidjax.data.builders import Listing
 
 # TFDS asks protobuf for what protobuf now calls by another name
@@ -133,6 +133,12 @@ def test_labels_may_be_many_and_extras_travel(listing, tmp_path):
     assert (list(example["labels"]), example["caption"]) == ([0, 1], b"c 3")
 
 
+def test_a_source_of_official_lists_knows_the_official_count(listing, videos, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = [sources.of_listing(listing, videos, side, "", None) for side in ("train", "eval")]
+    assert [(len(source), source.expected) for source in found] == [(7, 9), (3, 0)]
+
+
 def test_unreadable_videos_are_listed_and_nothing_else_is_lost(listing, tmp_path):
     listing = damaged(listing, tmp_path, 1, 8)
     manifest = build.build(listing, tmp_path / "toy", shard_videos=4)
@@ -146,6 +152,7 @@ def test_unreadable_videos_are_listed_and_nothing_else_is_lost(listing, tmp_path
         pathlib.Path(listing.rows[i]["path"]).read_bytes() for i in (7, 9)
     ]
     assert train.counts == {"found": 7, "missing": 1, "unreadable": 2, "classes": {"a": 4, "b": 2}}
+    assert (train.expected, held.expected) == (9, 0)  # the data set's own count, where it is known
 
 
 def test_a_shard_of_unreadable_videos_alone_is_empty(listing, tmp_path):

@@ -42,6 +42,7 @@ class Records:
     multi_label: bool
     flip_pairs: tuple
     lost: dict  # {missing, unreadable}: videos of this side that are not in the shards
+    expected: int = 0  # videos by the data set's own count, 0 where none is known
     tasks = ()
 
     def __len__(self):
@@ -91,6 +92,7 @@ def open(folder, side="train", split=""):  # noqa: A001
         manifest["multi_label"],
         tuple(map(tuple, manifest["flip_pairs"])),
         {"missing": missing, "unreadable": count["unreadable"]},
+        count["expected"] or 0,
     )
 
 

@@ -37,7 +37,8 @@ MOTION_KEYS = ("out", *(key for key in motion.render.__kwdefaults__ if key != "p
 class Videos:
     """A source: record i is {id, path, label, num_frames, fps, error}; labels index `classes`.
 
-    In a `multi_label` source a label is a tuple of them. `flip_pairs` are the names that a mirror exchanges.
+    In a `multi_label` source a label is a tuple of them. `flip_pairs` are the names that a mirror exchanges, `expected`
+    the number of videos by the data set's own count, 0 where none is known.
     """
 
     rows: tuple
@@ -45,6 +46,7 @@ class Videos:
     name: str = ""
     multi_label: bool = False
     flip_pairs: tuple = ()
+    expected: int = 0
 
     def __len__(self):
         return len(self.rows)
@@ -129,7 +131,8 @@ def of_listing(listing, path, side, split, progress):
         raise ValueError(f"{path} has no videos of {listing.name} for the {side} side of split {split!r}")
     rows = [{key: value for key, value in row.items() if key != "sides"} for row in rows]
     name = " ".join(filter(None, (listing.name, split, side)))
-    return Videos(probed(rows, path, progress), listing.classes, name, listing.multi_label, listing.flip_pairs)
+    about = name, listing.multi_label, listing.flip_pairs, listing.expected.get((split, side)) or 0
+    return Videos(probed(rows, path, progress), listing.classes, *about)
 
 
 def probed(rows, path, progress):
