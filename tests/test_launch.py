@@ -129,7 +129,12 @@ def test_shellcheck_finds_nothing(script):
 
 def test_flags_and_files_that_scripts_and_their_page_name_exist():
     values = flags.FlagValues()
-    for define in (commandflags.process_flags, commandflags.step_flag, commandline.workdir_flag):
+    for define in (
+        commandflags.process_flags,
+        commandflags.step_flag,
+        commandflags.eval_flags,
+        commandline.workdir_flag,
+    ):
         define(values)
     known = {*values, "config", "help"}
     named, files = set(), set()
@@ -138,7 +143,7 @@ def test_flags_and_files_that_scripts_and_their_page_name_exist():
         for line in re.findall(r"vidjax,? (?:train|eval)\b.*|launch/\w+\.sh .*|--coordinator.*", text):
             named |= set(re.findall(r"(?<!srun )--(\w+)(?==| |$)", line))
         files |= set(re.findall(r"\b((?:configs|launch|tests)/\w+\.(?:py|sh|yaml))", text))
-    assert {"config", "coordinator", "process", "processes", "step", "workdir"} <= named
+    assert {"config", "coordinator", "process", "processes", "watch", "workdir"} <= named
     assert named - known == set()
     assert {file for file in files if not (tiny.ROOT / file).exists()} == set()
 
@@ -298,34 +303,11 @@ def test_tpu_pod_runs_the_command_on_every_host(bench):
     assert len(bench.calls("vidjax")) == 2
 
 
-def test_eval_follows_a_run_to_its_end(bench, tmp_path):
-    """The stand-in for `vidjax eval` fails at the step that is deleted meanwhile, and at one that is there."""
-    run = tmp_path / "run"
-    (run / "checkpoints" / "10").mkdir(parents=True)
-    (run / "checkpoints" / "8.orbax-checkpoint-tmp").mkdir()
-    (run / "report_2.json").touch()
-    (run / "checkpoints" / "2").mkdir()
-    bench.stub("vidjax", [0])
-    step = (
-        f"step=${{4#--step=}}; [[ $step != 4 ]] || {{ rmdir {run}/checkpoints/4; exit 1; }}; [[ $step != 9 ]] || exit 1"
-    )
-    script = f'#!/usr/bin/env bash\n{step}; echo "$*" >>{tmp_path}/said; : >{run}/report_$step.json\n'
-    (bench.folder / "vidjax").write_text(script)
-    words = ["eval.sh", f"--workdir={run}", "--config.eval.clips=10"]
-    process = bench.start(*words, PAUSE="0.05")
-    until((run / "report_10.json").exists)
-    assert process.poll() is None  # there is no config yet, so no last step
-    (run / "checkpoints" / "4").mkdir()
-    until(lambda: not (run / "checkpoints" / "4").exists())
-    (run / "config.json").write_text('{"steps": 20}')
-    (run / "checkpoints" / "20").mkdir()
-    assert process.wait(60) == 0
-    process.stdout.close()
-    expected = [f"eval --workdir={run} --config.eval.clips=10 --step={step}" for step in (10, 20)]
-    assert (tmp_path / "said").read_text().splitlines() == expected
-    (run / "report_20.json").unlink()
-    (run / "checkpoints" / "9").mkdir()
-    assert bench.run(*words)[0] == 1
+def test_eval_watches_a_run_and_is_started_again(bench):
+    words = ["eval.sh", "--workdir=runs/$HOME's", "--config.eval.clips=10"]
+    bench.stub("vidjax", [137, 75, 0])
+    assert bench.run(*words)[0] == 0
+    assert bench.words("vidjax") == [["eval", "--watch", *words[1:]]] * 3
 
 
 FIELDS = json.loads(pathlib.Path(__file__).with_name("jobset_fields.json").read_text())

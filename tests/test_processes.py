@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny
 
-from vidjax import checkpoint, config
+from vidjax import checkpoint, config, data
 
 VIDJAX = [sys.executable, "-c", "import vidjax.main; vidjax.main.run()"]
 
@@ -180,6 +180,23 @@ def test_two_processes_evaluate_as_training_did(by_two):
     after = json.loads((by_two / "report_8.json").read_text())
     for key in ("top1", "loss", "confusion"):
         assert after[key] == before[key]
+
+
+def test_one_and_two_processes_count_every_video_once_and_give_the_same_figures(by_two, videos):
+    """13 videos in batches of 8: the second is padded, on each process by another number of rows."""
+    (one, two) = (by_two / name for name in ("by_one", "by_both"))
+    assert wait([launch(by_two, f"--out={one}", command="eval")]) == [0], output(
+        by_two
+    )  # on one device, for want of two
+    assert wait(launch_two(by_two, f"--out={two}", command="eval")) == [0, 0], output(by_two)
+    reports = [json.loads((out / "report_8.json").read_text()) for out in (one, two)]
+    timed = {"created", "seconds", "videos_per_second", "throughput"}
+    assert {key for key in reports[0] if reports[0][key] != reports[1][key]} <= timed
+    source = data.source(config.load(str(by_two)).data, "eval")
+    for out in (one, two):
+        with np.load(out / "scores_8.npz") as arrays:
+            assert arrays["ids"].tolist() == [source[i]["id"] for i in range(13)]
+            assert arrays["labels"].tolist() == [source[i]["label"] for i in range(13)]
 
 
 @pytest.mark.parametrize("first", [1, 2])

@@ -27,6 +27,19 @@ def split_flag(values):
     flags.DEFINE_enum("split", "eval", ["eval", "train"], text, flag_values=values)
 
 
+def eval_flags(values):
+    flags.DEFINE_string("weights", None, "a folder of weights, as of vidjax convert, or a step's", flag_values=values)
+    flags.DEFINE_boolean("all", False, "every checkpoint that has no report yet", flag_values=values)
+    flags.DEFINE_boolean("watch", False, "beside training: each checkpoint as it comes", flag_values=values)
+    text = "with --watch: seconds without a new checkpoint after which to give up; default 21600"
+    flags.DEFINE_float("timeout", 21600.0, text, lower_bound=0, flag_values=values)
+    text = "test protocols, such as own,slowfast_10x3; own: the views of the config; default: config.eval.protocol"
+    flags.DEFINE_list("protocol", [], text, flag_values=values)
+    text = "another data set, PATH or NAME=PATH, and as many as you like; default: the run's own"
+    flags.DEFINE_multi_string("data", [], text, flag_values=values)
+    flags.DEFINE_string("out", "", "the reports' folder; default: the run's", flag_values=values)
+
+
 def fuse_flags(values):
     flags.DEFINE_string("weights", "", "one number per model, such as 1,1.5; default: equal", flag_values=values)
     flags.DEFINE_boolean("svm", False, "fit a linear classifier on the training scores instead", flag_values=values)

@@ -3,11 +3,13 @@
 import functools
 import os
 import shlex
+import sys
 
 from vidjax import goodput
 from vidjax.commandflags import (
     compare_flags,
     convert_flags,
+    eval_flags,
     export_flags,
     features_flags,
     from_fit,
@@ -24,7 +26,7 @@ from vidjax.commandflags import (
     stream_flag,
     top_flag,
 )
-from vidjax.commandline import UsageError, choose, join, parse, take, workdir_flag
+from vidjax.commandline import UsageError, choose, complete, join, parse, take, workdir_flag
 
 EXIT_STOPPED = 75  # a signal stopped training after its state was saved: start the same command again
 
@@ -48,11 +50,14 @@ def train(argv):
     from vidjax import splits
     from vidjax import train as owner
 
+    file, _ = take(argv, "config")
+    recipe = {"recipe": file, "config": complete(load(file, None)).to_dict()} if file else None
     if values.splits:
-        summary = splits.run(owner.train, values.config, values.workdir, splits.parse(values.splits))
+        each = functools.partial(owner.train, recipe=recipe)
+        summary = splits.run(each, values.config, values.workdir, splits.parse(values.splits))
         print(f"result   {splits.headline(summary)}" if summary else "stopped")
         return 0 if summary else EXIT_STOPPED
-    report = owner.train(values.config, values.workdir, goodput.process_start())
+    report = owner.train(values.config, values.workdir, goodput.process_start(), recipe)
     if report is None:
         return EXIT_STOPPED
     if "page" in report:
@@ -62,29 +67,66 @@ def train(argv):
 
 
 def evaluate(argv):
-    """Evaluate a checkpoint on its evaluation split, digit for digit as training did, and write the report.
+    """Evaluate checkpoints of a run, digit for digit as training does, and write their reports.
 
     vidjax eval --workdir=runs/quickstart
-    vidjax eval --workdir=runs/quickstart --step=250
+    vidjax eval --workdir=runs/quickstart --step=250 --protocol=own,slowfast_10x3
+    vidjax eval --workdir=runs/quickstart --watch
+    vidjax eval --weights=runs/r3d --data=MY_FOLDER --data=hmdb51=/data/hmdb51 --out=reports
     vidjax eval --workdir=runs/quickstart --split=train
 
-    --split=train scores the training videos instead, as `vidjax fuse --svm` needs them.
+    --watch runs beside training, on any devices: each new checkpoint is evaluated once, until training's last step; the
+    best is marked in best.json. --split=train scores the training videos, as `vidjax fuse --svm` needs them. SIGTERM or
+    Ctrl-C ends after a batch with code 75; the same command goes on without repeating finished videos.
     """
     join(argv)
+    argv = with_weights(argv)
     workdir, _ = take(argv, "workdir")
-    fitted = bool(workdir) and os.path.exists(os.path.join(workdir, "classifier.npz"))
-    values, _ = parse(evaluate, argv, [process_flags, step_flag, split_flag], from_fit if fitted else of_step(argv))
-    if fitted:
+    if workdir and os.path.exists(os.path.join(workdir, "classifier.npz")):
+        values, _ = parse(evaluate, argv, [process_flags, step_flag, split_flag], from_fit)
         from vidjax import fit as fits
 
-        report = fits.run(values.config, values.workdir)
-    else:
-        from vidjax import evaluate as owner
+        tell(fits.run(values.config, values.workdir))
+        return 0
+    if watches(argv) and workdir:
+        from vidjax.evaluate import jobs
 
-        report = owner.run(values.config, values.workdir, values.step, values.split)
-    if "page" in report:
-        tell(report)
+        jobs.await_first(workdir, take(argv, "timeout")[0])
+    values, _ = parse(evaluate, argv, [process_flags, step_flag, split_flag, eval_flags], of_step(argv))
+    from vidjax.evaluate import jobs
+    from vidjax.evaluate.errors import Stopped
+    from vidjax.train import ends
+
+    try:
+        with ends.Stop() as stop:
+            for report in jobs.run(values, stop.asked):
+                if "page" in report:
+                    tell(report)
+    except Stopped as error:
+        print(f"vidjax eval: stopped by a signal: {error}; the same command goes on", file=sys.stderr)
+        return EXIT_STOPPED
     return 0
+
+
+def watches(argv):
+    """Whether the words have --watch."""
+    return bool({"--watch", "-watch", "--watch=true"} & set(argv))
+
+
+def with_weights(argv):
+    """The words with --weights=DIR, a folder of weights without a training, as the --workdir that it can be read as.
+
+    A step's own folder, DIR/checkpoints/STEP, stands for that step of DIR.
+    """
+    folder, rest = take(argv, "weights")
+    if not folder:
+        return argv
+    if watches(argv) or take(argv, "workdir")[0]:
+        raise UsageError("--weights=DIR is of weights that no training changes: leave --workdir and --watch out.")
+    head, step = os.path.split(os.path.normpath(folder))
+    if step.isdecimal() and os.path.basename(head) == "checkpoints":
+        folder, rest = os.path.dirname(head) or ".", [*rest, f"--step={step}"]
+    return [*rest, f"--workdir={folder}"]
 
 
 def predict(argv):

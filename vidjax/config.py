@@ -72,12 +72,22 @@ def digest(cfg):
     return hashlib.sha256(dumps(cfg).encode()).hexdigest()[:12]
 
 
-def save(cfg, workdir):
+def save(cfg, workdir, name="config.json"):
     """Writes `config.json`, whole or not at all."""
-    path = os.path.join(workdir, "config.json")
+    path = os.path.join(workdir, name)
     with open(path + ".tmp", "w", encoding="utf-8") as file:
         file.write(dumps(cfg))
     os.replace(path + ".tmp", path)
+
+
+def recipe(workdir):
+    """{recipe: the file that a run's config is from, config: what that makes} of `recipe.json`; None without one."""
+    try:
+        with open(os.path.join(workdir, "recipe.json"), encoding="utf-8") as file:
+            found = json.load(file)
+        return {"recipe": str(found["recipe"]), "config": dict(found["config"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def load(workdir):

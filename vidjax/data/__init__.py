@@ -352,14 +352,15 @@ def flip_pairs(cfg, source):
     return [pair for pair in pairs if set(pair) <= set(source.classes)]
 
 
-def evaluation(cfg, views, source, *, block=0, blocks=1):
+def evaluation(cfg, views, source, *, start=0, block=0, blocks=1):
     """Every video of a source once, in order: batches {inputs {key: (b, V, ...)}, view_mask (b, V), label, ...}.
 
-    The last batch is padded with masked rows of index -1, so all processes see the same number of batches.
+    They begin with batch `start`. The last is padded with masked rows of index -1, so all processes see the same
+    number of batches.
     """
     cfg, size = options(cfg), views["batch_size"]
     ds = grain.MapDataset.range(-(-len(source) // size) * size).map(Views(cfg, dict(views), source))
-    return iterate(ds.batch(size // blocks, drop_remainder=True)[block::blocks], cfg)
+    return iterate(ds.batch(size // blocks, drop_remainder=True)[start * blocks + block :: blocks], cfg)
 
 
 def iterate(ds, cfg):

@@ -1,5 +1,6 @@
 """Evaluation: the same compiled step, sums and report inside training and in a job of its own."""
 
+import collections
 import contextlib
 import functools
 import logging
@@ -13,18 +14,22 @@ import vidjax
 from vidjax import checkpoint, data, inputs, logs, models, sharding
 from vidjax.data import modalities, protocols
 from vidjax.evaluate import results
-from vidjax.evaluate.errors import EvaluationError
+from vidjax.evaluate.checks import check_classes, check_readable, refuse
+from vidjax.evaluate.errors import EvaluationError, Stopped
 
 log = logging.getLogger("vidjax")
 RGB = inputs.preparer(data.options({}))  # clips of pixels alone
 
 
-def eval_step(variables, batch, net=None, *, model, average, prepare=RGB, multi_label=False, tasks=(), feature=""):
+def eval_step(
+    variables, batch, net=None, *, model, average, prepare=RGB, multi_label=False, tasks=(), feature="", crops=1
+):
     """Scores of each video: {inputs {key: (B, V, ...)}, view_mask (B, V), mask (B,)} -> {scores (B, C), mask (B,)}.
 
     The mean over a video's views, those of `view_mask` 1, is of their probabilities (`average` "prob") or of their
     logits ("logit"). Probabilities are a softmax, of the own classes in a mixture, or of each class if `multi_label`.
-    With `feature` the scores are the mean of that activation, flattened.
+    With `feature` the scores are the mean of that activation, flattened. Where the batch has labels there are `clips`
+    too, of `clip_hits`.
     """
     b, v = batch["view_mask"].shape
     views = jax.tree.map(lambda x: x.reshape(b * v, *x.shape[2:]), batch["inputs"])
@@ -40,7 +45,26 @@ def eval_step(variables, batch, net=None, *, model, average, prepare=RGB, multi_
         logits = jnp.where(jnp.array(tasks)[None, None] == batch["task"][:, None, None], logits, -jnp.inf)
     squash = jax.nn.sigmoid if multi_label else jax.nn.softmax
     scores = mean(squash(logits)) if average == "prob" else squash(mean(logits))
-    return {"scores": scores, "mask": batch["mask"]}
+    found = {"scores": scores, "mask": batch["mask"]}
+    if "label" in batch:
+        of_clip = lambda x: x.reshape(b, v // crops, crops, -1).mean(2)  # noqa: E731
+        clips = of_clip(squash(logits)) if average == "prob" else squash(of_clip(logits))
+        found["clips"] = clip_hits(clips, batch["label"], batch["view_mask"][:, ::crops] * batch["mask"][:, None])
+    return found
+
+
+def clip_hits(scores, label, mask):
+    """Clips (B, K, C) of `mask` 1 that have a true label first, among the first five, and all: int32 (B, 3).
+
+    Ties go to the lower class index, as in `figures.metrics`.
+    """
+    classes = jnp.arange(scores.shape[-1])
+    true = label > 0 if label.ndim == 2 else classes[None] == label[:, None]
+    best = jnp.where(true[:, None], scores, -1).argmax(-1)[..., None]
+    own = jnp.take_along_axis(scores, best, -1)
+    rank = ((scores > own) | ((scores == own) & (classes[None, None] < best))).sum(-1)
+    counts = [(mask * (rank < k)).sum(1) for k in (1, 5)]
+    return jnp.stack([*counts, mask.sum(1)], 1).astype(jnp.int32)
 
 
 def make_step(cfg, model, mesh, places, source, feature=""):
@@ -55,6 +79,7 @@ def make_step(cfg, model, mesh, places, source, feature=""):
         multi_label=source.multi_label,
         tasks=source.tasks,
         feature=feature,
+        crops=cfg.eval.crops,
     )
     batch, whole = jax.sharding.NamedSharding(mesh, sharding.BATCH), sharding.replicated(mesh)
     step = sharding.for_mesh(step, mesh, cfg.get("sequence", "gather"))
@@ -65,32 +90,6 @@ def to_devices(batch, mesh, size):
     """What of a batch goes to the devices, as part of the global arrays."""
     arrays = {key: batch[key] for key in ("inputs", "label", "mask", "task", "view_mask") if key in batch}
     return sharding.to_devices(arrays, mesh, size)
-
-
-def check_classes(source, meta, workdir):
-    """Raises EvaluationError if a source's classes are not those of a checkpoint's meta, in the same order."""
-    known = meta["class_names"]
-    if list(source.classes) != known:
-        new, gone = sorted(set(source.classes) - set(known))[:5], sorted(set(known) - set(source.classes))[:5]
-        raise EvaluationError(
-            f"{source.name} has other classes than the checkpoint in {workdir}: only the data have {new}, "
-            f"only the checkpoint has {gone}; give the data it was trained on, or another --workdir."
-        )
-
-
-def check_readable(source, allow_bad):
-    """Raises EvaluationError if the index found unreadable videos in an evaluation split, unless allowed."""
-    records = map(source.__getitem__, range(len(source)))
-    refuse([record["error"] for record in records if record["error"]], source, allow_bad)
-
-
-def refuse(errors, source, allow_bad):
-    """Raises EvaluationError if there are reasons why videos of a source cannot be read, unless allowed."""
-    if errors and not allow_bad:
-        raise EvaluationError(
-            f"{len(errors)} of {len(source)} evaluation videos cannot be read (first: {errors[0]}); repair or remove "
-            f"them, or leave them out of the figures with --config.eval.allow_bad=True."
-        )
 
 
 def meta(cfg, model, source):
@@ -151,6 +150,7 @@ class Evaluator:
     def __init__(self, cfg, model, mesh, places, source, net=None, feature=""):
         check_readable(source, cfg.eval.allow_bad)
         self.progress = lambda what: None  # called with each batch that is done
+        self.stop = lambda: False  # whether to end after this batch; called by all processes equally often
         self.cfg, self.model, self.mesh, self.source, self.net = with_protocol(cfg, feature), model, mesh, source, net
         self.step = make_step(self.cfg, model, mesh, places, source, feature)
 
@@ -163,31 +163,65 @@ class Evaluator:
 
     def scores(self, variables):
         """Probabilities (N, C) of every video in the source's order and {index: error} of those unreadable."""
-        views, n = self.cfg.eval, len(self.source)
-        block, blocks = sharding.batch_block(self.mesh, views.batch_size)
-        batches = data.evaluation(self.cfg.data, views, self.source, block=block, blocks=blocks)
-        scores, masks, errors = [], [], {}
-        shown = {"total": -(-n // views.batch_size), "unit": "batches", "main": jax.process_index() == 0}
-        ahead = sharding.prefetch(batches, lambda batch: to_devices(batch, self.mesh, views.batch_size))
-        with contextlib.closing(batches), contextlib.closing(ahead):
-            for batch, arrays in logs.track(ahead, "evaluating", **shown):
-                errors |= {int(i): str(e) for i, e in zip(batch["index"], batch["error"], strict=True) if e and i >= 0}
-                out = self.step(variables, arrays, self.net)
-                scores.append(out["scores"])
-                masks.append(out["mask"])
-                jax.block_until_ready(scores[-3:-2])  # no more than two batches wait on the devices
-                self.progress(f"evaluation batch {len(scores)}")
-        scores, masks = (np.concatenate(jax.device_get(x))[:n] for x in (scores, masks))
-        return scores, {int(i): errors.get(int(i), "unreadable on another process") for i in np.flatnonzero(masks == 0)}
+        found, errors = self.outputs(variables)
+        return found["scores"], errors
 
-    def __call__(self, variables, step, workdir):
-        """Writes the report of `results.write`; returns it. Raises EvaluationError for a video that cannot be read."""
+    def outputs(self, variables, kept=None):
+        """({scores (N, C), mask (N,), clips (N, 3)} of every video in the source's order, {index: error}).
+
+        What `kept` (see `partial`) has of an interrupted evaluation is not computed again. Raises Stopped.
+        """
+        views, n = self.cfg.eval, len(self.source)
+        done, errors = kept.read() if kept else ([], {})
+        total, waiting, self.repeated = -(-n // views.batch_size), collections.deque(), len(done) * views.batch_size
+
+        def fetch():
+            out, bad = waiting.popleft()
+            done.append(jax.device_get(out))
+            if kept:
+                kept.add(len(done) - 1, done[-1], bad)
+
+        with contextlib.closing(self.batches(len(done))) as batches:
+            for batch, arrays in batches if len(done) < total else ():
+                bad = {int(i): str(e) for i, e in zip(batch["index"], batch["error"], strict=True) if e and i >= 0}
+                errors |= bad
+                waiting.append((self.step(variables, arrays, self.net), bad))
+                if len(waiting) > 2:  # no more than two batches wait on the devices
+                    fetch()
+                self.progress(f"evaluation batch {len(done) + len(waiting)}")
+                if self.stop():
+                    break
+            while waiting:
+                fetch()
+        if len(done) < total:
+            raise Stopped(f"{min(len(done) * views.batch_size, n)} of {n} videos are done")
+        found = {key: np.concatenate([batch[key] for batch in done])[:n] for key in done[0]}
+        unread = np.flatnonzero(found["mask"] == 0)
+        return found, {int(i): errors.get(int(i), "unreadable on another process") for i in unread}
+
+    def batches(self, start):
+        """Yields (batch, its arrays on the devices) from batch `start` on, with a line of how far it is."""
+        views = self.cfg.eval
+        block, blocks = sharding.batch_block(self.mesh, views.batch_size)
+        found = data.evaluation(self.cfg.data, views, self.source, start=start, block=block, blocks=blocks)
+        ahead = sharding.prefetch(found, lambda batch: to_devices(batch, self.mesh, views.batch_size))
+        left = -(-len(self.source) // views.batch_size) - start
+        with contextlib.closing(found), contextlib.closing(ahead):
+            yield from logs.track(ahead, "evaluating", left, "batches", main=jax.process_index() == 0)
+
+    def __call__(self, variables, step, workdir, out="", kept=None, weights=""):
+        """Writes the report of `results.write`; returns it. Raises EvaluationError for a video that cannot be read.
+
+        `out` is its folder, by default the workdir; `kept` and Stopped are those of `outputs`; `weights` is a
+        fingerprint of the variables.
+        """
         began = time.perf_counter()
-        scores, errors = self.scores(variables)
+        found, errors = self.outputs(variables, kept)
         seconds = time.perf_counter() - began
         refuse(list(errors.values()), self.source, self.cfg.eval.allow_bad)
-        how = {"step": step, "scores": scores, "errors": errors, "cost": self.cost, "seconds": seconds}
-        return results.write(self.cfg, self.source, workdir, **how)
+        how = {"scores": found["scores"], "clips": found.get("clips"), "errors": errors, "cost": self.cost}
+        how |= {"seconds": seconds, "repeated": min(self.repeated, len(self.source)), "weights": weights}
+        return results.write(self.cfg, self.source, workdir, step=step, out=out, **how)
 
 
 def run(cfg, workdir, step=None, split="eval"):
@@ -195,15 +229,42 @@ def run(cfg, workdir, step=None, split="eval"):
 
     `split` "train" scores the training videos, as a classifier over several models' scores needs (`vidjax fuse --svm`).
     """
-    mesh = sharding.make_mesh(**cfg.mesh)
-    places = functools.partial(sharding.shardings, mesh=mesh, rules=sharding.rules(cfg.sharding))
-    variables, meta, step = checkpoint.load_variables(workdir, step=step, shardings=places)
+    mesh = mesh_of(cfg)
+    variables, meta, step = checkpoint.load_variables(workdir, step=step, shardings=places(cfg, mesh))
     source = data.source(cfg.data, split)
-    if split != "eval":
-        cfg = cfg.copy_and_resolve_references()
-        with cfg.unlocked():
-            cfg.eval.split = split
     check_classes(source, meta, workdir)
+    return evaluator(with_views(cfg, split=split), mesh, source, variables)(variables, step, workdir)
+
+
+def with_views(cfg, **values):
+    """A config with other values in its section `eval`, such as split="train"; what is so already is not written."""
+    usual = {"split": "eval", "protocol": "", "set": ""}
+    cfg = cfg.copy_and_resolve_references()
+    with cfg.unlocked():
+        cfg.eval.update({key: value for key, value in values.items() if cfg.eval.get(key, usual.get(key)) != value})
+    return cfg
+
+
+def mesh_of(cfg):
+    """The mesh of a config, or where that does not fit the devices here, as many side by side as divide the batch."""
+    try:
+        mesh = sharding.make_mesh(**cfg.mesh)
+        sharding.batch_block(mesh, cfg.eval.batch_size)
+    except ValueError as error:
+        devices, size = jax.devices(), cfg.eval.batch_size
+        many = next(k for k in range(len(devices), 0, -1) if size % k == 0 or jax.process_count() > 1)
+        log.info("%s Evaluating with data=%d.", f"{error}".capitalize(), many)
+        mesh = sharding.make_mesh(devices[:many], data=many)
+    return mesh
+
+
+def places(cfg, mesh):
+    """A function of variables, or of their shapes, that says where each lies."""
+    return functools.partial(sharding.shardings, mesh=mesh, rules=sharding.rules(cfg.sharding))
+
+
+def evaluator(cfg, mesh, source, variables):
+    """The `Evaluator` of a config's net on a source, for variables that lie as these."""
     model = models.build(cfg.model, num_classes=len(source.classes))
     net = inputs.load_net(data.options(cfg.data), sharding.replicated(mesh))
-    return Evaluator(cfg, model, mesh, places(variables), source, net)(variables, step, workdir)
+    return Evaluator(cfg, model, mesh, places(cfg, mesh)(variables), source, net)

@@ -8,43 +8,59 @@ import numpy as np
 
 import vidjax
 from vidjax import config, report
-from vidjax.data import clips, modalities
+from vidjax.data import clips as sampling
+from vidjax.data import modalities
+from vidjax.evaluate import intervals, origins
 from vidjax.evaluate.errors import EvaluationError
-from vidjax.evaluate.figures import counted, label_array, metrics
+from vidjax.evaluate.figures import counted, further, label_array, metrics
 
 
-def write(cfg, source, workdir, *, step, scores, errors, cost, seconds):
-    """Writes `report_<step>.json`, `.html` and `scores_<step>.npz` of scores (N, C); returns the report.
+def write(cfg, source, workdir, *, step, scores, errors, cost, seconds, out="", clips=None, repeated=0, weights=""):
+    """Writes `report_<step>.json`, `.html` and `scores_<step>.npz` of scores (N, C) into `out`; returns the report.
 
-    A named protocol is part of the files' names, and so is `eval.split` where it is not the evaluation's. `errors` are
-    {index: why} of videos without a score, `cost` {params, gmac_per_view}. Process 0's has also `page`, the path of the
-    page, and `example`, a video's.
+    A named protocol, `eval.split` where it is not the evaluation's, and another data set's name are part of the files'
+    names; `out` is by default the workdir, whose learning curves and recipe the report has. `errors` are {index: why}
+    of videos without a score, `cost` {params, gmac_per_view}, `clips` (N, 3) those of `evaluate.clip_hits`, `repeated`
+    the videos that an earlier job scored, `weights` the fingerprint of the checkpoint. Process 0's report has also
+    `page`, the path of the page, and `example`, a video's.
     """
     records = [source[i] for i in range(len(source)) if i not in errors]
     if not records:
         raise EvaluationError(f"no video of {source.name} could be read: there is nothing to evaluate.")
     kept = np.delete(scores, list(errors), 0)
+    clips = None if clips is None else np.delete(clips, list(errors), 0)
     labels = label_array(records, source)
-    result = summary(cfg, source, step, kept, labels, records, errors) | {
-        "seconds": seconds,
-        "videos_per_second": len(records) / max(seconds, 1e-9),
-    }
+    result = summary(cfg, source, step, kept, labels, records, errors, clips)
+    result |= {"weights": weights, "seconds": seconds} | speed(clips, len(records) - repeated, seconds, cfg.eval.crops)
     result["model"] |= cost
     if jax.process_index() == 0:
-        name = report.name(step, cfg.eval.get("protocol"), result["data"]["split"])
-        save_scores(workdir, name, kept, labels, [record["id"] for record in records])
-        page = report.write(workdir, result, strips(result["mistakes"], records))
+        result |= {"intervals": intervals.intervals(kept, labels)} | origins.of(workdir, result, cfg)
+        out, name = out or workdir, name_of(result)
+        save_scores(out, name, kept, labels, [record["id"] for record in records])
+        page = report.write(out, result, strips(result["mistakes"], records))
         result |= {"page": page, "example": records[0].get("path", "MY_VIDEO.mp4")}
     return result
 
 
-def summary(cfg, source, step, scores, labels, records, errors):
+def name_of(result):
+    """What a report's files are called after `report_` and `scores_`."""
+    data = result["data"]
+    return report.name(result["step"], result["views"].get("protocol"), data["split"], data.get("set"))
+
+
+def speed(clips, videos, seconds, crops):
+    """{videos_per_second, throughput: {videos_per_second, views_per_second, seconds}}; None where nothing was timed."""
+    rate = videos / seconds if seconds > 0 and videos > 0 else None
+    views = None if clips is None or rate is None else rate * crops * float(clips[:, 2].mean())
+    timed = {"videos_per_second": rate, "views_per_second": views, "seconds": seconds}
+    return {"videos_per_second": rate or 0.0, "throughput": timed}
+
+
+def summary(cfg, source, step, scores, labels, records, errors, clips=None):
     """The report of `report.write`, from the scores (N, C) of the readable videos."""
-    names, found, views = source.classes, metrics(scores, labels), cfg.eval
-    predicted = scores.argmax(1)
-    labels = counted(scores, labels)
-    wrong = np.flatnonzero(predicted != labels)
-    wrong = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind="stable")][:12]
+    names, views = source.classes, cfg.eval
+    found = metrics(scores, labels) | further(scores, labels, clips)
+    rows = zip(*(found[key] for key in ("videos", "correct", "accuracy", "average_precision")), strict=True)
     return {
         "step": step,
         "version": vidjax.__version__,
@@ -55,6 +71,7 @@ def summary(cfg, source, step, scores, labels, records, errors):
         "class_names": list(names),
         "data": {
             "name": source.name,
+            "set": views.get("set", ""),
             "split": views.get("split", "eval"),
             "path": cfg.data.get("path") or cfg.data.get("motion", {}).get("out", ""),
             "videos": len(records),
@@ -73,21 +90,30 @@ def summary(cfg, source, step, scores, labels, records, errors):
             "average": views.average,
         },
         "chance": 1 / len(names),
-        **{key: found[key] for key in ("top1", "top5", "loss", "mean_class", "confusion")},
+        **{key: found[key] for key in ("top1", "top5", "loss", "mean_class", "map", "auc", "ece")},
+        **{key: found[key] for key in ("calibration", "hit", "confusion")},
         "per_class": [
-            {"name": name, "videos": v, "correct": c, "accuracy": a}
-            for name, v, c, a in zip(names, found["videos"], found["correct"], found["accuracy"], strict=True)
+            {"name": name, "videos": v, "correct": c, "accuracy": a, "average_precision": p}
+            for name, (v, c, a, p) in zip(names, rows, strict=True)
         ],
-        "mistakes": [
-            {
-                "id": records[i]["id"],
-                "label": names[labels[i]],
-                "predicted": names[predicted[i]],
-                "probability": float(scores[i, predicted[i]]),
-            }
-            for i in wrong
-        ],
+        "mistakes": mistakes(scores, counted(scores, labels), names, records),
     }
+
+
+def mistakes(scores, labels, names, records):
+    """The twelve videos that the net was surest of and wrong: [{id, label, predicted, probability}]."""
+    predicted = scores.argmax(1)
+    wrong = np.flatnonzero(predicted != labels)
+    wrong = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind="stable")][:12]
+    return [
+        {
+            "id": records[i]["id"],
+            "label": names[labels[i]],
+            "predicted": names[predicted[i]],
+            "probability": float(scores[i, predicted[i]]),
+        }
+        for i in wrong
+    ]
 
 
 def save_scores(workdir, name, scores, labels, ids):
@@ -118,4 +144,4 @@ def strips(mistakes, records):
     """Eight evenly spaced frames of each mistaken video, 96 pixels on the short side: {id: uint8 (8, H, W, 3)}."""
     by_id = {record["id"]: record for record in records}
     wanted = [by_id[mistake["id"]] for mistake in mistakes]
-    return {r["id"]: modalities.decode(r, clips.evenly_spaced(r["num_frames"], 8), 96) for r in wanted}
+    return {r["id"]: modalities.decode(r, sampling.evenly_spaced(r["num_frames"], 8), 96) for r in wanted}

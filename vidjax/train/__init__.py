@@ -163,7 +163,7 @@ class Run:
     model: object
 
 
-def prepare(cfg, workdir):
+def prepare(cfg, workdir, recipe=None):
     """Opens the data and the workdir and makes or restores the state, before any step is paid for."""
     preflight.check(cfg)
     os.makedirs(workdir, exist_ok=True)
@@ -204,6 +204,8 @@ def prepare(cfg, workdir):
         log.info("%s", line)
     if process == 0:
         config.save(cfg, workdir)
+        if recipe:
+            config.save(recipe, workdir, "recipe.json")
         log.info("%s", logs.overview(abstract.variables["params"]))
     meta = evaluate.meta(cfg, model, source)
     return Run(mesh, source, bad, step_fn, rate, state, start, evaluator, checkpoints, meta, abstract, init, net, model)
@@ -220,15 +222,16 @@ def open_sources(cfg):
     return opened
 
 
-def train(cfg, workdir, began=None):
+def train(cfg, workdir, began=None, recipe=None):
     """Trains to `cfg.steps`, continuing from the workdir's newest checkpoint; returns the last report.
 
     Returns None if a signal stopped the run, after its state was saved. `began` is when the run did, on
-    `time.perf_counter`, for the account of its time. Raises TrainingError if the loss is not finite, TooManyBadVideos,
-    EvaluationError, CheckpointError, and ValueError for a config that cannot work.
+    `time.perf_counter`, for the account of its time; `recipe` is {recipe: file, config: as the file makes it}, which
+    the workdir keeps for reports. Raises TrainingError if the loss is not finite, TooManyBadVideos, EvaluationError,
+    CheckpointError, and ValueError for a config that cannot work.
     """
     clock = goodput.Clock(began)
-    run = prepare(cfg, workdir)
+    run = prepare(cfg, workdir, recipe)
     loop = Loop(cfg, run, workdir, clock)
     loop.go()
     if loop.step < cfg.steps:
