@@ -37,6 +37,7 @@ ALLOWED = {
     "__init__": {"loading"},
     "loading": {"checkpoint", "convert", "convert.converted", "convert.weights", "predict"},
     "conv": set(),
+    "explain.command": {"data", "explain"},
     "explain": {"attention", "explain"},
     "nn": {"conv"},
     "rules": set(),

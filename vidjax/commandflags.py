@@ -86,13 +86,27 @@ def stream_flag(values):
     flags.DEFINE_float("status", 60.0, text, lower_bound=0.0, flag_values=values)
 
 
-def predict_flags(values):
+def weights_flags(values):
     text = "a run, a folder of vidjax convert, or a published file; in place of --workdir"
     flags.DEFINE_string("weights", None, text, flag_values=values)
     text = "a published file's source and net, SOURCE:ARCH; default: the one that it fits"
     flags.DEFINE_string("from", None, text, flag_values=values)
     text = "a file of class names, one on a line, where a published file's are not known"
     flags.DEFINE_string("classes", None, text, flag_values=values)
+
+
+def explain_flags(values):
+    text = "gradcam (default), integrated, guided, occlusion, shap and others; a wrong name is told the right ones"
+    flags.DEFINE_string("method", "gradcam", text, flag_values=values)
+    flags.DEFINE_string("class", "", "the class to explain; default: the best", flag_values=values)
+    text = "the layer of gradcam, a name in the net's out; default: the last that has places"
+    flags.DEFINE_string("layer", "", text, flag_values=values)
+    text = "the window of time, from 0; default: where the class scores highest"
+    flags.DEFINE_integer("window", None, text, flag_values=values)
+    flags.DEFINE_string("out", "explained", "a folder for what is written; default explained", flag_values=values)
+
+
+def predict_flags(values):
     flags.DEFINE_string("list", "", "a text file of more videos, a path on each line", flag_values=values)
     text = "from one window's beginning to the next: 0.5s (seconds) or 8f (frames); default: where one ends"
     flags.DEFINE_string("stride", "", text, flag_values=values)

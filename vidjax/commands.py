@@ -10,6 +10,7 @@ from vidjax.commandflags import (
     compare_flags,
     convert_flags,
     eval_flags,
+    explain_flags,
     export_flags,
     features_flags,
     from_fit,
@@ -25,6 +26,7 @@ from vidjax.commandflags import (
     step_flag,
     stream_flag,
     top_flag,
+    weights_flags,
 )
 from vidjax.commandline import UsageError, choose, complete, join, parse, take, workdir_flag
 
@@ -142,7 +144,7 @@ def predict(argv):
     named and skipped; exit code 1 then. --stream takes frames as they come: of a file at its own pace, a camera (0), a
     URL such as rtsp://host/path, or standard input (-).
     """
-    values, paths = parse(predict, argv, [workdir_flag, step_flag, top_flag, stream_flag, predict_flags])
+    values, paths = parse(predict, argv, [workdir_flag, step_flag, top_flag, stream_flag, weights_flags, predict_flags])
     weights = values.weights or values.workdir
     if not (paths or values.list) or not weights or (values.weights and values.workdir):
         raise UsageError(
@@ -160,6 +162,27 @@ def predict(argv):
 
         return live.run(predictor, paths, values)
     return 1 if command.run(predictor, found, values) else 0
+
+
+def explain(argv):
+    """Show what in a video counted for a class: a map over its pixels, as a clip, a filmstrip and arrays.
+
+    vidjax explain my_video.mp4 --workdir=runs/quickstart
+    vidjax explain my_video.mp4 my_folder --weights=runs/quickstart --method=shap --class=left --out=explained
+
+    Red spoke for the class, blue against it. Writes OUT/NAME_METHOD.mp4, .png and .npz of the window where the class
+    (by default the best) scores highest, or of --window. A file that cannot be read is named and skipped; exit code 1.
+    """
+    values, paths = parse(explain, argv, [workdir_flag, step_flag, weights_flags, explain_flags])
+    weights = values.weights or values.workdir
+    if not paths or not weights or (values.weights and values.workdir):
+        raise UsageError("give a video and a run or weights: vidjax explain VIDEO --workdir=DIR.")
+    from vidjax import loading
+    from vidjax.explain import command
+    from vidjax.predict import files
+
+    predictor = loading.predictor(weights, values["from"].value, values.classes, values.step)
+    return 1 if command.run(predictor, files.find(paths), values) else 0
 
 
 def convert(argv):
@@ -366,6 +389,7 @@ COMMANDS = {
     "train": train,
     "eval": evaluate,
     "predict": predict,
+    "explain": explain,
     "convert": convert,
     "export": export,
     "fit": fit,

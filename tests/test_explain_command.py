@@ -1,0 +1,94 @@
+"""`vidjax explain`: which window and class, what is written, sentences for what cannot be."""
+
+import types
+
+import cv2
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from vidjax import config, evaluate, main, models, predict
+from vidjax.checkpoint import Checkpoints
+from vidjax.data import video
+from vidjax.explain import command, overlay
+
+NAMES = ["rise", "fall", "turn"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of the tiny net with random weights, and beside it a video of three windows and a file that is none."""
+    folder = tmp_path_factory.mktemp("run")
+    cfg = tiny.make_config("unused")
+    model = models.build(cfg.model, num_classes=len(NAMES))
+    variables = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(np.zeros((1, 8, 24, 24, 3)))
+    variables["params"]["head"]["kernel"] *= 30  # so that windows differ
+    meta = evaluate.meta(cfg, model, types.SimpleNamespace(classes=NAMES, multi_label=False))
+    config.save(cfg, str(folder))
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(3, variables, {"step": np.int32(3)}, meta, wait=True)
+    checkpoints.close()
+    frames = np.random.RandomState(0).randint(0, 255, (24, 30, 40, 3), np.uint8)
+    frames[8:16] //= 4
+    video.write(folder / "clip.mp4", frames, fps=10)
+    (folder / "broken.mp4").write_bytes(b"no video")
+    return folder
+
+
+def test_the_window_where_the_class_scores_highest(run):
+    predictor = predict.Predictor(str(run))
+    scores = predictor(run / "clip.mp4")["scores"]
+    explainer = command.Explainer(predictor, "occlusion", box=(4, 12, 12))
+    for name in NAMES:
+        found = explainer(str(run / "clip.mp4"), name)
+        assert found["window"] == scores[:, NAMES.index(name)].argmax()
+        np.testing.assert_allclose(found["score"], scores[:, NAMES.index(name)].max(), atol=1e-5)  # another batch size
+    best = explainer(str(run / "clip.mp4"))
+    assert best["label"] == NAMES[int(scores.max(0).argmax())]
+    second = explainer(str(run / "clip.mp4"), window=1)
+    assert (second["window"], second["label"]) == (1, NAMES[int(scores[1].argmax())])
+    assert np.abs(second["map"]).max() == 1
+    assert second["fps"] == 10
+
+
+def test_the_command_writes_a_clip_a_strip_and_arrays(run, tmp_path, capsys):
+    words = ["explain", str(run / "broken.mp4"), str(run / "clip.mp4"), f"--workdir={run}", f"--out={tmp_path}/out"]
+    assert main.main([*words, "--class=turn", "--method=gradient"]) == 1
+    said = capsys.readouterr()
+    assert "skipped" in said.err
+    assert "broken.mp4" in said.err
+    assert f"{run}/clip.mp4: turn " in said.out
+    movie = tmp_path / "out" / "clip_gradient.mp4"
+    arrays = np.load(movie.with_suffix(".npz"))
+    assert arrays["map"].shape == (8, 24, 24)
+    assert video.probe(str(movie))["num_frames"] == 8
+    strip = cv2.imread(str(movie.with_suffix(".png")))
+    assert strip.shape == (2 * 240 + overlay.GAP, 8 * 240 + 7 * overlay.GAP, 3)
+    assert main.main(["explain", str(run / "clip.mp4"), f"--workdir={run}", f"--out={tmp_path}/out"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("--class=fly", "the net has no class 'fly'; it has rise, fall, turn"),
+        ("--window=7", "has windows 0 to 2, not 7"),
+        ("--method=magic", "There is no method 'magic' of explanation; take gradcam, "),
+        ("--layer=conv9", "The net has no activation 'conv9'; there are "),
+        ("--method=rollout", "rollout needs attention of all tokens with all in each layer; this net's is none"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(run, tmp_path, capsys, word, sentence):
+    assert main.main(["explain", str(run / "clip.mp4"), f"--workdir={run}", f"--out={tmp_path}", word]) == 1
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert "Traceback" not in said
+
+
+def test_colours_say_for_and_against():
+    clip = np.full((1, 2, 2, 3), 0.5, np.float32)
+    heat = np.array([[[1.0, 0.0], [0.0, -1.0]]])
+    drawn = overlay.drawn(clip, heat, strength=1.0)[0]
+    assert tuple(drawn[0, 0]) == tuple(overlay.FOR)
+    assert tuple(drawn[-1, -1]) == tuple(overlay.AGAINST)
+    assert len(set(drawn[0, -1])) == 1  # grey

@@ -1,0 +1,32 @@
+"""Maps drawn over clips: red where it spoke for the class, blue where against."""
+
+import cv2
+import numpy as np
+
+SIDE = 224  # pixels that a small clip is enlarged to
+GAP = 4  # pixels between the frames of a strip
+FOR, AGAINST = np.array([255, 40, 20]), np.array([20, 90, 255])  # RGB
+
+
+def drawn(clip, heat, strength=0.75):
+    """A clip (T, H, W, 3) in [0, 1] in grey with a map (T, H, W) in [-1, 1] as colour: uint8 (T, h, w, 3).
+
+    Enlarged by a whole number to SIDE pixels or more.
+    """
+    scale = max(1, -(-SIDE // min(clip.shape[1:3])))
+    size = clip.shape[2] * scale, clip.shape[1] * scale
+    grow = lambda x, how: np.stack([cv2.resize(one, size, interpolation=how) for one in x])  # noqa: E731
+    grey = grow(np.clip(clip, 0, 1).astype(np.float32).mean(-1), cv2.INTER_NEAREST)[..., None] * 255
+    heat = grow(np.clip(heat, -1, 1).astype(np.float32), cv2.INTER_LINEAR)[..., None]
+    alpha = strength * np.abs(heat)
+    return (grey * (1 - alpha) + np.where(heat > 0, FOR, AGAINST) * alpha + 0.5).astype(np.uint8)
+
+
+def strip(clip, overlay, count=8):
+    """Evenly spaced frames side by side, the clip's above the overlay's, on white: uint8 (2 h + GAP, ..., 3)."""
+    at = np.linspace(0, len(clip) - 1, min(count, len(clip))).round().astype(int)
+    size = overlay.shape[2], overlay.shape[1]
+    plain = [cv2.resize(clip[i].astype(np.float32), size, interpolation=cv2.INTER_NEAREST) for i in at]
+    rows = (np.clip(plain, 0, 1) * 255 + 0.5).astype(np.uint8), overlay[at]
+    apart = [np.pad(row, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255) for row in rows]
+    return np.concatenate([np.concatenate(list(row), 1) for row in apart])[:-GAP, :-GAP]
