@@ -102,6 +102,14 @@ def test_what_cannot_be_meant_is_one_sentence(run, videos, capsys, tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_without_a_run_says_so(videos, tmp_path, capsys):
+    for path in (tmp_path, tmp_path / "gone"):
+        assert main.main(["predict", str(videos), f"--weights={path}"]) == 1
+        assert f"no checkpoint in {path}" in capsys.readouterr().err
+    assert main.main(["predict", str(videos), f"--weights={tmp_path}/gone.pth"]) == 1
+    assert "There is no file" in capsys.readouterr().err
+
+
 def test_a_published_file_predicts_without_a_run(golden, capsys):
     weights, clip = golden / "weights" / "keras" / "hac_convlstm31.h5", "v_BaseballPitch_g01_c01.avi"
     words = [f"--weights={weights}", "--from=keras_lrcn:hac_convlstm31", "--top=1"]

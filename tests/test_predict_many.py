@@ -1,10 +1,12 @@
 """Many videos at once give what each gives alone, in order and in little memory; their scores are evaluation's."""
 
 import collections
+import fractions
 import itertools
 import threading
 import time
 
+import av
 import numpy as np
 import pytest
 import tiny
@@ -85,6 +87,19 @@ def test_a_call_gives_one_video_with_names(predictor, folder):
         predictor(paths(folder, "broken")[0])
 
 
+def test_a_batch_is_no_larger_than_it_has_to_be(folder):
+    predictor, shapes = predict.Predictor(loaded=tiny.untrained(NAMES)), []
+    step = predictor.step
+    predictor.step = lambda variables, batch, net: (shapes.append(len(batch["mask"])), step(variables, batch, net))[1]
+    predictor(paths(folder, 1)[0])
+    assert shapes == [1]
+    predictor(paths(folder, 0)[0])  # three windows
+    assert shapes == [1, 4]
+    assert len(predictor(paths(folder, 2)[0])["scores"]) == 8
+    predictor(paths(folder, 4)[0])  # five
+    assert shapes == [1, 4, 8, 8]
+
+
 def test_one_frame_is_a_window(predictor, folder):
     found = predictor(paths(folder, 1)[0])
     assert found["scores"].shape == (1, 3)
@@ -142,6 +157,47 @@ def test_a_protocol_scores_the_whole_video_as_evaluation_does(folder, protocol, 
         expected = evaluate.eval_step(variables, batch, model=predictor.model, average=cfg.eval.average)["scores"][0]
         np.testing.assert_allclose(result["video"], expected, atol=1e-6)  # padded views change the order of sums
         assert np.abs(result["video"] - result["scores"].mean(0)).max() > 1e-4
+
+
+def test_times_of_a_variable_rate_are_the_files(predictor, tmp_path):
+    shown = np.cumsum(np.random.default_rng(0).integers(5, 90, 40))
+    with av.open(str(tmp_path / "uneven.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 40, 32, "yuv420p"
+        stream.codec_context.time_base = fractions.Fraction(1, 1000)
+        for number, time_shown in enumerate(shown):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 40, 3), number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = int(time_shown), fractions.Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    found = predictor(tmp_path / "uneven.mp4", threshold=0.0)
+    np.testing.assert_array_equal(found["frames"][:, 0], [0, 8, 16, 24, 32])
+    np.testing.assert_allclose(found["start"], (shown[::8] - shown[0]) / 1000, rtol=1e-12)  # float64's rounding
+    np.testing.assert_array_equal(found["end"][:-1], found["start"][1:])
+    for one in found["segments"]:
+        assert [one["start"], one["end"]] == found["times"][list(one["frames"])].tolist()
+
+
+def test_a_file_without_times_has_those_of_25_pictures_a_second(predictor, tmp_path):
+    with av.open(str(tmp_path / "bare.h264"), "w", format="h264") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 40, 32, "yuv420p"
+        for number in range(20):
+            picture = np.full((32, 40, 3), number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    found = predictor(tmp_path / "bare.h264", stride="0.2s")
+    np.testing.assert_allclose(found["start"], np.array([0, 5, 10, 12]) / 25, rtol=1e-12)  # float64's rounding
+
+
+def test_a_turned_video_is_seen_upright(predictor, golden):
+    seen = [predictor.inputs(golden / "video" / "awkward" / f"video_{degrees}.mov") for degrees in (90, 270)]
+    record, indices = predictor.windows(str(golden / "video" / "awkward" / "video_90.mov"))
+    assert (record["height"], record["width"]) == (568, 320)
+    upright = video.read(record["path"], indices[0])
+    cut = data.transforms.evaluate(upright, size=24, resize=0)
+    np.testing.assert_allclose(seen[0][0], cut[0] / 255, atol=1e-6)
+    assert seen[1].shape == seen[0].shape
 
 
 def test_a_wrong_protocol_is_told_before_the_first_video(predictor):

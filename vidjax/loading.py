@@ -1,5 +1,6 @@
 """Anyone's weights in one call: `vidjax.load`, `vidjax.predictor`."""
 
+import os
 import pathlib
 import typing
 
@@ -36,12 +37,19 @@ def predictor(path, reference="", classes=None, step=None):
     is a file of class names where the weights' are not known, `step` a run's checkpoint. Raises CheckpointError,
     WeightsError or ConvertError, each with one sentence.
     """
-    folder = pathlib.Path(path)
-    if folder.is_dir() and not reference and checkpoint.Checkpoints(folder, write=False).steps():
-        return predict.Predictor(str(folder), step)
+    if not reference and not of_others(pathlib.Path(path)):
+        return predict.Predictor(os.fspath(path), step)
     tensors = weights.load(path)
     source, arch = converted.reference_of(reference, "reference") if reference else only(path, tensors)
     return predict.Predictor(loaded=converted.read(source, arch, path, classes, tensors))
+
+
+def of_others(path):
+    """Whether a path names another library's weights, and not a run's folder."""
+    if path.is_dir():
+        theirs = any((path / f"{name}{end}").is_file() for name in weights.FOLDER for end in ("", ".index.json"))
+        return theirs and not checkpoint.Checkpoints(path, write=False).steps()
+    return path.suffix in weights.READERS or path.is_file() or path.with_name(f"{path.name}.index").is_file()
 
 
 def only(path, tensors):

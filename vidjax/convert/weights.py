@@ -9,6 +9,7 @@ import numpy as np
 
 from vidjax.convert import tflite
 
+FOLDER = ("model.safetensors", "pytorch_model.bin")  # of Hugging Face's folders, or an index of several
 WRAPPERS = ("state_dict", "model_state", "model", "module")  # keys below which trainers put a model's tensors
 
 
@@ -98,7 +99,7 @@ def _load_keras(path):
 
 def _load_folder(path):
     """The tensors of a Hugging Face model's folder, in one file or in several that an index names."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    for name in FOLDER:
         index = path / f"{name}.index.json"
         if (path / name).is_file():
             return load(path / name)

@@ -29,7 +29,7 @@ class Predictor:
         self.model = models.build(cfg.model, num_classes=len(self.meta["class_names"]))
         self.net = inputs.load_net(self.section)
         self.prepare = jax.jit(inputs.preparer(self.section))
-        self.at_once, self.viewings = 8, {}  # windows in one device call; see `viewing`
+        self.at_once, self.sizes, self.viewings = 8, set(), {}  # windows in one device call; see `batch`, `viewing`
         self.step = self.compiled(cfg.eval.average)
 
     @property
@@ -74,8 +74,13 @@ class Predictor:
         return many.scored(self, list(map(os.fspath, paths)), **how)
 
     def batch(self, windows):
-        """Scores of up to `at_once` windows, [{key: (crops, ...)}]: (at_once, classes), on the device."""
-        rows, crops = self.at_once, self.meta["preprocess"]["crops"]
+        """Scores of up to `at_once` windows, [{key: (crops, ...)}]: (at least so many, classes), on the device.
+
+        Filled up to the least size that was computed before, or to a power of two: one window costs one.
+        """
+        count, crops = len(windows), self.meta["preprocess"]["crops"]
+        rows = min((n for n in self.sizes if n >= count), default=1 << (count - 1).bit_length())
+        self.sizes.add(rows)
         batch = {key: np.zeros((rows, *x.shape), x.dtype) for key, x in windows[0].items()}
         for i, views in enumerate(windows):
             for key, x in views.items():
