@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import reports
 
-from vidjax.data import preview
+from vidjax.data import preview, video
+from vidjax.evaluate import results
 from vidjax.report import charts, confusion, pictures, words
 
 
@@ -150,3 +151,15 @@ def test_there_is_no_clip_of_one_frame_nor_a_large_one_nor_without_an_encoder(mo
     monkeypatch.setattr(av, "codecs_available", set())
     assert preview.webm(gliding(4, 40, 40), 3) == b""
     assert pictures.clip(gliding(4, 40, 40)) == ""
+
+
+@pytest.mark.parametrize("n", [1, 7, 50])
+def test_an_evaluation_gives_its_mistakes_frames_for_a_clip(tmp_path, n):
+    frames = np.repeat((np.arange(n) * 5).astype(np.uint8), 48 * 64 * 3).reshape(n, 48, 64, 3)
+    path = tmp_path / "a.mp4"
+    video.write(path, frames)
+    records = [{"id": "a", "path": str(path), "num_frames": n}, {"id": "b", "path": "not asked for"}]
+    (strip,) = results.strips([{"id": "a"}], records).values()
+    wanted = [i * (n - 1) // 31 for i in range(32)] if n > 32 else list(range(n))
+    assert strip.shape[1] == 160
+    assert [round(float(level) / 5) for level in strip.mean((1, 2, 3))] == wanted

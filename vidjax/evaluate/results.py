@@ -14,6 +14,8 @@ from vidjax.evaluate import intervals, origins
 from vidjax.evaluate.errors import EvaluationError
 from vidjax.evaluate.figures import counted, further, label_array, metrics
 
+FRAMES, SHORT_SIDE = 32, 160  # of a mistaken video's clip on the page, and its pixels
+
 
 def write(cfg, source, workdir, *, step, scores, errors, cost, seconds, out="", clips=None, repeated=0, weights=""):
     """Writes `report_<step>.json`, `.html` and `scores_<step>.npz` of scores (N, C) into `out`; returns the report.
@@ -75,6 +77,7 @@ def summary(cfg, source, step, scores, labels, records, errors, clips=None):
             "split": views.get("split", "eval"),
             "path": cfg.data.get("path") or cfg.data.get("motion", {}).get("out", ""),
             "videos": len(records),
+            "expected": getattr(source, "expected", 0) or None,
             "found": len(source),
             "bad": [{"id": source[i]["id"], "error": error} for i, error in errors.items()],
             "per_class": found["videos"],
@@ -89,6 +92,7 @@ def summary(cfg, source, step, scores, labels, records, errors, clips=None):
             "size": views.size,
             "average": views.average,
         },
+        "multi_label": source.multi_label,
         "chance": 1 / len(names),
         **{key: found[key] for key in ("top1", "top5", "loss", "mean_class", "map", "auc", "ece")},
         **{key: found[key] for key in ("calibration", "hit", "confusion")},
@@ -141,7 +145,8 @@ def headline(result):
 
 
 def strips(mistakes, records):
-    """Eight evenly spaced frames of each mistaken video, 96 pixels on the short side: {id: uint8 (8, H, W, 3)}."""
+    """FRAMES evenly spaced frames of each mistaken video, or all of a shorter one: {id: uint8 (n, H, W, 3)}."""
     by_id = {record["id"]: record for record in records}
     wanted = [by_id[mistake["id"]] for mistake in mistakes]
-    return {r["id"]: modalities.decode(r, sampling.evenly_spaced(r["num_frames"], 8), 96) for r in wanted}
+    taken = {r["id"]: sampling.evenly_spaced(r["num_frames"], min(FRAMES, r["num_frames"])) for r in wanted}
+    return {r["id"]: modalities.decode(r, taken[r["id"]], SHORT_SIDE) for r in wanted}
