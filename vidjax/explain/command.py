@@ -12,6 +12,8 @@ from vidjax.data import video, written
 from vidjax.explain import overlay
 from vidjax.explain.maps import normalised
 
+PERTURBING = ("occlusion", "frames", "lime", "shap")  # methods that explain the probability
+
 
 class Explainer:
     """A predictor's net, explained on the windows of videos by one method."""
@@ -19,7 +21,10 @@ class Explainer:
     def __init__(self, predictor, method, **options):
         self.predictor, self.method, self.options = predictor, method, options
         self.apply = lambda x: predictor.model.apply(predictor.variables, x, train=False)
-        self.score = jax.jit(lambda x: jax.nn.softmax(self.apply(x)[0]))
+        squash = jax.nn.sigmoid if predictor.multi_label else jax.nn.softmax
+        self.score = jax.jit(lambda x: squash(self.apply(x)[0]))
+        if method in PERTURBING:
+            self.options |= {"squash": squash}
 
     def __call__(self, path, label="", window=None):
         """{clip (T, H, W, 3), map (T, H, W) in [-1, 1], label, score, window, fps} of one window of a video.

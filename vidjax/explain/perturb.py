@@ -10,9 +10,9 @@ import numpy as np
 BATCH = 8  # clips at a time
 
 
-def probability(apply, clips, target):
+def probability(apply, clips, target, squash=jax.nn.softmax):
     """Each clip's probability of its class: (N, T, H, W, 3), int -> NumPy (N,), a few clips at a time."""
-    score, found = _score(apply), []
+    score, found = _score(apply, squash), []
     for i in range(0, len(clips), BATCH):
         part = clips[i : i + BATCH]
         padded = np.concatenate([part, np.repeat(part[:1], BATCH - len(part), 0)])
@@ -21,11 +21,11 @@ def probability(apply, clips, target):
 
 
 @functools.lru_cache(maxsize=4)
-def _score(apply):
-    return jax.jit(lambda x, target: jax.nn.softmax(apply(x)[0].astype(jnp.float32))[:, target])
+def _score(apply, squash):
+    return jax.jit(lambda x, target: squash(apply(x)[0].astype(jnp.float32))[:, target])
 
 
-def occlusion(apply, clips, target, box=None, stride=None):
+def occlusion(apply, clips, target, box=None, stride=None, squash=jax.nn.softmax):
     """How much the probability falls where a box is covered, mean of all boxes over a pixel.
 
     `box` (t, h, w) is covered with the clip's mean colour, every `stride` (half of it by default); a side of 0 is the
@@ -40,7 +40,8 @@ def occlusion(apply, clips, target, box=None, stride=None):
         raise ValueError(f"the boxes' stride {tuple(stride)} must be at least 1 on each axis.")
     starts = itertools.product(*(places(n, b, s) for n, b, s in zip(sides, box, stride, strict=True)))
     boxes = [tuple(slice(a, a + b) for a, b in zip(start, box, strict=True)) for start in starts]
-    return np.stack([_covered(apply, np.asarray(clip), int(t), boxes) for clip, t in zip(clips, target, strict=True)])
+    each = zip(np.asarray(clips), target, strict=True)
+    return np.stack([_covered(apply, clip, int(wanted), boxes, squash) for clip, wanted in each])
 
 
 def places(side, box, stride):
@@ -48,20 +49,20 @@ def places(side, box, stride):
     return sorted({*range(0, side - box + 1, stride), side - box})
 
 
-def frames(apply, clips, target):
+def frames(apply, clips, target, squash=jax.nn.softmax):
     """How much the probability falls where one frame is covered, alike at its pixels: `occlusion` by (1, 0, 0)."""
-    return occlusion(apply, clips, target, (1, 0, 0), (1, 1, 1))
+    return occlusion(apply, clips, target, (1, 0, 0), (1, 1, 1), squash)
 
 
-def _covered(apply, clip, target, boxes):
-    whole = probability(apply, clip[None], target)[0]
+def _covered(apply, clip, target, boxes, squash):
+    whole = probability(apply, clip[None], target, squash)[0]
     colour, total, count = clip.mean((0, 1, 2)), np.zeros(clip.shape[:3]), np.zeros(clip.shape[:3])
     for i in range(0, len(boxes), BATCH):
         part = boxes[i : i + BATCH]
         several = np.repeat(clip[None], len(part), 0)
         for one, at in zip(several, part, strict=True):
             one[at] = colour
-        for at, left in zip(part, probability(apply, several, target), strict=True):
+        for at, left in zip(part, probability(apply, several, target, squash), strict=True):
             total[at] += whole - left
             count[at] += 1
     return (total / np.maximum(count, 1)).astype(np.float32)

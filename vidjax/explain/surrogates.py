@@ -6,6 +6,7 @@ Regions are blocks of space and time, or super-voxels of scikit-image; the regre
 import itertools
 import math
 
+import jax
 import numpy as np
 import sklearn.linear_model
 
@@ -34,7 +35,7 @@ def supervoxels(clip, count=40):
     return np.unique(found, return_inverse=True)[1].reshape(found.shape)
 
 
-def lime(apply, clips, target, regions=blocks, samples=256, width=0.25, seed=0):
+def lime(apply, clips, target, regions=blocks, samples=256, width=0.25, seed=0, squash=jax.nn.softmax):
     """The weights of a ridge regression from which regions are seen to the probability, at their pixels.
 
     Ribeiro et al., KDD 2016: regions are covered at random by the mean colour; samples near the whole clip count more,
@@ -47,10 +48,10 @@ def lime(apply, clips, target, regions=blocks, samples=256, width=0.25, seed=0):
         near = np.exp(-((distance / width) ** 2))
         return sklearn.linear_model.Ridge(alpha=1.0).fit(seen, scores(seen), sample_weight=near).coef_
 
-    return _by_regions(apply, clips, target, regions, weights, seed)
+    return _by_regions(apply, clips, target, regions, weights, seed, squash)
 
 
-def shap(apply, clips, target, regions=blocks, samples=512, seed=0):
+def shap(apply, clips, target, regions=blocks, samples=512, seed=0, squash=jax.nn.softmax):
     """Shapley values of the regions by Kernel SHAP, at their pixels: they add up to the probability less that of none.
 
     Lundberg & Lee, NeurIPS 2017, theorem 2. All coalitions where `samples` suffice, so exact values; else random ones
@@ -67,7 +68,7 @@ def shap(apply, clips, target, regions=blocks, samples=512, seed=0):
         found = sklearn.linear_model.LinearRegression(fit_intercept=False).fit(slopes, left, sample_weight=kernel).coef_
         return np.append(found, ends[1] - ends[0] - found.sum())
 
-    return _by_regions(apply, clips, target, regions, weights, seed)
+    return _by_regions(apply, clips, target, regions, weights, seed, squash)
 
 
 def coalitions(count, samples, rng):
@@ -85,7 +86,7 @@ def coalitions(count, samples, rng):
     return np.concatenate([half, 1 - half]), np.ones(2 * len(half))
 
 
-def _by_regions(apply, clips, target, regions, weights, seed):
+def _by_regions(apply, clips, target, regions, weights, seed, squash):
     maps = []
     for clip, wanted in zip(np.asarray(clips), target, strict=True):
         labels = regions(clip)
@@ -94,7 +95,7 @@ def _by_regions(apply, clips, target, regions, weights, seed):
         def scores(seen, clip=clip, labels=labels, colour=colour, wanted=int(wanted)):
             shown = (np.where(row[labels][..., None] > 0, clip, colour) for row in seen)
             several = iter(lambda: list(itertools.islice(shown, 32)), [])
-            return np.concatenate([probability(apply, np.stack(part), wanted) for part in several])
+            return np.concatenate([probability(apply, np.stack(part), wanted, squash) for part in several])
 
         maps.append(weights(scores, count, np.random.default_rng(seed))[labels])
     return np.stack(maps).astype(np.float32)
