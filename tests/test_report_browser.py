@@ -183,7 +183,11 @@ def test_clips_play_when_asked_and_nothing_moves_before(chromium, pages):
         assert page.evaluate("document.getAnimations().length") == 0
         assert page.evaluate("[...document.querySelectorAll('video')].every(v => v.paused && v.hidden)")
         button.press("Enter")
-        video.evaluate("v => new Promise(on => v.addEventListener('timeupdate', () => v.currentTime > 0.2 && on()))")
+        video.evaluate(
+            """v => new Promise((on, fail) => {
+                v.addEventListener("timeupdate", () => v.currentTime > 0.2 && on());
+                setTimeout(() => fail(`the clip stands at ${v.currentTime} s`), 60000); })"""
+        )
         assert not strip.is_visible()
         assert video.evaluate("v => [v.error, v.videoWidth, v.videoHeight]") == [None, 64, 48]
         button.press("Enter")
