@@ -159,16 +159,6 @@ def test_every_part_is_on_the_page(classes):
     )
 
 
-def test_the_headline_interval_is_wilsons():
-    for right, of in ((9, 10), (81, 263)):  # the bounds are where the score test is just at its 1.96
-        for bound in words.wilson(right / of, of):
-            assert (right - of * bound) ** 2 / (of * bound * (1 - bound)) == pytest.approx(1.96**2)
-    assert [round(x, 4) for x in words.wilson(81 / 263, 263)] == [0.2553, 0.3662]  # Newcombe 1998, table I
-    assert words.wilson(0.0, 5)[0] == 0
-    assert words.wilson(1.0, 5)[1] == 1
-    assert words.wilson(0.0, 0) is None
-
-
 def test_names_cannot_break_the_page():
     made, strips = example()
     page = Page(report.page(made, strips))
@@ -290,15 +280,6 @@ def test_newer_figures_stand_in_the_head_with_their_intervals(several):
     text = Page(report.page(made, {})).words
     assert ("63.4 % mAP · r3d" if several else "75.0 % top-1 · r3d") in text
     assert "Intervals are bootstrap over videos." in text
-
-
-def test_an_interval_is_the_reports_or_wilsons_or_none():
-    made, _ = example()
-    assert words.interval(made, "top1") == words.wilson(0.75, 12)
-    assert words.interval(made, "mean_class") is None
-    assert words.interval(made | {"intervals": {"top1": [0.5, 0.9], "top5": [0.1, 0.2]}}, "top1") == (0.5, 0.9)
-    assert words.interval(made | {"intervals": {"top5": [0.1, 0.2]}}, "top5") is None  # a figure that is not there
-    assert words.interval(made | {"intervals": {"top1": [None, None]}}, "top1") == words.wilson(0.75, 12)
 
 
 def test_parts_of_newer_reports_are_on_the_page_only_where_given():

@@ -163,3 +163,22 @@ def test_an_evaluation_gives_its_mistakes_frames_for_a_clip(tmp_path, n):
     wanted = [i * (n - 1) // 31 for i in range(32)] if n > 32 else list(range(n))
     assert strip.shape[1] == 160
     assert [round(float(level) / 5) for level in strip.mean((1, 2, 3))] == wanted
+
+
+def test_the_headline_interval_is_wilsons():
+    for right, of in ((9, 10), (81, 263)):  # the bounds are where the score test is just at its 1.96
+        for bound in words.wilson(right / of, of):
+            assert (right - of * bound) ** 2 / (of * bound * (1 - bound)) == pytest.approx(1.96**2)
+    assert [round(x, 4) for x in words.wilson(81 / 263, 263)] == [0.2553, 0.3662]  # Newcombe 1998, table I
+    assert words.wilson(0.0, 5)[0] == 0
+    assert words.wilson(1.0, 5)[1] == 1
+    assert words.wilson(0.0, 0) is None
+
+
+def test_an_interval_is_the_reports_or_wilsons_or_none():
+    made = reports.report(*reports.scores(3, 12), list("abc")) | {"top1": 0.75, "top5": None}
+    assert words.interval(made, "top1") == words.wilson(0.75, 12)
+    assert words.interval(made, "mean_class") is None
+    assert words.interval(made | {"intervals": {"top1": [0.5, 0.9], "top5": [0.1, 0.2]}}, "top1") == (0.5, 0.9)
+    assert words.interval(made | {"intervals": {"top5": [0.1, 0.2]}}, "top5") is None  # a figure that is not there
+    assert words.interval(made | {"intervals": {"top1": [None, None]}}, "top1") == words.wilson(0.75, 12)
