@@ -3,7 +3,11 @@
 import functools
 import json
 import logging
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -227,8 +231,10 @@ def test_a_job_says_which_checkpoint_was_deleted_before_it_was_read(run, caplog,
 
     def delete(function, now):
         def wrapped(*args, **kwargs):
-            if now(kwargs) and (run / "checkpoints" / "4").exists():
-                shutil.rmtree(run / "checkpoints" / "4")
+            if now(kwargs):
+                shutil.rmtree(run / "checkpoints" / "4", ignore_errors=True)
+                if when == "waits":  # that of the one that is being evaluated costs nothing
+                    shutil.rmtree(run / "checkpoints" / "2", ignore_errors=True)
             return function(*args, **kwargs)
 
         return wrapped
@@ -240,8 +246,83 @@ def test_a_job_says_which_checkpoint_was_deleted_before_it_was_read(run, caplog,
     with caplog.at_level(logging.INFO, "vidjax"):
         assert steps_of(job(run).follow(60)) == [2, 6]
     assert caplog.text.count("checkpoint 4 was deleted before it could be read: training is faster") == 1
-    assert "deleted before they could be read: checkpoints 4" in caplog.text
+    assert "deleted before they could be read: checkpoints 4\n" in caplog.text
     assert ("2 checkpoints wait: 4, 6" in caplog.text) == (when == "is read")
+
+
+def test_a_checkpoint_that_came_and_went_unseen_is_told_too(run, caplog, monkeypatch):
+    monkeypatch.setattr(jobs, "POLL", 0.0)
+    one = job(run)
+    one.look()
+    for step in (10, 12):
+        (run / "checkpoints" / str(step)).mkdir()
+    monkeypatch.setattr(checkpoint.files, "complete", lambda path: True)
+    one.look()
+    assert one.missed == [8]
+
+
+def test_the_best_is_kept_by_training(run):
+    (run / "best.json").write_text('{"step": 2}')
+    checkpoints = checkpoint.Checkpoints(str(run), keep=1)
+    checkpoints._prune()
+    assert set(checkpoints.steps()) == {2, 6}
+    (run / "best.json").write_text("[")
+    checkpoints._prune()
+    assert checkpoints.steps() == [6]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_job_that_waits(run, capsys, monkeypatch, sign):
+    config.save(config.from_dict(json.loads((run / "config.json").read_text()) | {"steps": 8}), str(run))
+
+    def press():
+        wait_for(run / "best.json")
+        os.kill(os.getpid(), sign)
+
+    pressing = threading.Thread(target=press)
+    pressing.start()
+    assert main.main(["eval", f"--workdir={run}", "--watch"]) == 75
+    pressing.join()
+    assert "stopped by a signal: " in capsys.readouterr().err
+    assert (run / "partial").exists() or (run / "report_2.json").exists()
+
+
+def test_a_killed_job_repeats_no_finished_video(run, videos, tmp_path, monkeypatch):
+    """`kill -9` of a job that has the whole scores of some videos on disk."""
+    words = ["eval", f"--workdir={run}", "--step=4", "--config.eval.batch_size=1", "--config.eval.clips=8"]
+    words += ["--config.eval.size=48", "--config.eval.resize=50"]
+    code = "import jax, vidjax.main; jax.config.update('jax_num_cpu_devices', 8); vidjax.main.run()"
+    with (tmp_path / "output").open("w") as output:
+        process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=output, stderr=output)
+    while process.poll() is None and len(list(run.glob("partial/4/*/*.npz"))) < 2:
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, (tmp_path / "output").read_text()
+    done = len(list(run.glob("partial/4/*/*.npz")))
+    decoded, decode = [], data.read_views
+    monkeypatch.setattr(data, "read_views", lambda *words: decoded.append(words[2]["id"]) or decode(*words))
+    assert main.main(words) == 0
+    source = data.source(config.load(str(run)).data, "eval")
+    assert sorted(decoded) == sorted(source[i]["id"] for i in range(done, 13))
+    assert read(run / "scores_4.npz")["ids"].tolist() == [source[i]["id"] for i in range(13)]
+
+
+def test_splits_have_a_mean_and_a_spread(run, tmp_path, capsys):
+    top1 = []
+    for name, step in (("a", 2), ("b", 4)):
+        folder = tmp_path / "both" / f"split_{name}" / "checkpoints"
+        shutil.copytree(run / "checkpoints" / str(step), folder / str(step))
+    words = ["eval", f"--workdir={tmp_path / 'both'}", "--splits=a,b", "--config.eval.clips=2"]
+    assert main.main([*words, f"--out={tmp_path / 'out'}"]) == 0
+    for name, step in (("a", 2), ("b", 4)):
+        report = json.loads((tmp_path / "out" / f"split_{name}" / f"report_{step}.json").read_text())
+        top1.append(report["top1"])
+        assert report["config"]["data"]["split"] == name
+    summary = json.loads((tmp_path / "out" / "splits.json").read_text())
+    assert summary["figures"]["top1"] == {"mean": np.mean(top1), "spread": np.std(top1, ddof=1)}
+    assert set(summary["figures"]) == {"top1", "top5", "mean_class", "loss", "map", "auc", "ece"}
+    assert f"(mean of 2 splits, standard deviation {np.std(top1, ddof=1):.1%})" in capsys.readouterr().out
+    assert main.main([*words, "--all"]) == 1
 
 
 def test_a_damaged_checkpoint_is_named_and_passed_over(run, caplog):

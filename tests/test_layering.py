@@ -79,7 +79,7 @@ ALLOWED = {
     "checkpoint": {"checkpoint"},
     "report": {"data", "progress", "report"},
     "main": {"__version__", "commandline", "commands", "logs", "peers"},
-    "commandflags": {"checkpoint", "commandline", "config", "fit", "transfer"},
+    "commandflags": {"checkpoint", "commandline", "config", "fit", "splits", "transfer"},
     "commandline": {"__version__", "config", "data", "optim", "peers", "sharding", "transfer"},
     "transfer": {"checkpoint", "inflate"},
     "series": {"models"},
@@ -110,6 +110,7 @@ ALLOWED = {
         *("checkpoint", "data", "evaluate.checks", "evaluate.errors", "evaluate.results", "inputs", "logs", "models"),
         "sharding",
     },
+    "evaluate.over_splits": {"evaluate.errors", "evaluate.jobs", "splits"},
     "evaluate.jobs": {
         *("checkpoint", "config", "data", "evaluate", "evaluate.checks", "evaluate.errors", "evaluate.partial"),
         *("evaluate.results", "report"),

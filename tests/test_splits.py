@@ -26,6 +26,8 @@ def test_a_run_for_each_split_then_their_mean(tmp_path):
             return None  # stopped by a signal
         return {
             "top1": {"a": 0.5, "b": 1.0, "c": 0.75}[cfg.data.split],
+            "map": {"a": 0.25, "b": 0.5, "c": 0.5}[cfg.data.split],
+            "top5": None if cfg.data.split == "a" else 1.0,
             "data": {"videos": 4 if cfg.data.split == "a" else 8},
         }
 
@@ -38,6 +40,9 @@ def test_a_run_for_each_split_then_their_mean(tmp_path):
     assert cfg.data.split == ""
     assert summary["top1"] == pytest.approx(0.75)
     assert summary["spread"] == pytest.approx(np.std([0.5, 1, 0.75], ddof=1))
+    assert set(summary["figures"]) == {"top1", "map"}  # top-5 is not of every split
+    assert summary["figures"]["map"]["mean"] == pytest.approx(1.25 / 3)
+    assert summary["figures"]["map"]["spread"] == pytest.approx(np.std([0.25, 0.5, 0.5], ddof=1))
     assert summary["pooled"] == pytest.approx((2 + 8 + 6) / 20)
     assert json.loads((tmp_path / "splits.json").read_text()) == summary
     assert splits.headline(summary).startswith(

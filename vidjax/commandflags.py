@@ -1,6 +1,7 @@
 """Flags of the commands, and where the config comes from that others change."""
 
 import functools
+import os
 
 from absl import flags
 
@@ -191,3 +192,11 @@ def of_step(argv):
     """`from_checkpoint` for the step that --step names, if it does."""
     step, _ = take(argv, "step")
     return functools.partial(from_checkpoint, step=int(step) if step and step.isdecimal() else None)
+
+
+def of_split(argv):
+    """`of_step` for the runs of several splits, in `split_<name>/` of a workdir: the first one's config."""
+    from vidjax import splits
+
+    load, first = of_step(argv), splits.parse(take(argv, "splits")[0])[0]
+    return lambda file, workdir: load(file, os.path.join(workdir, f"split_{first}"))

@@ -16,6 +16,7 @@ from vidjax.commandflags import (
     from_fit,
     from_run,
     fuse_flags,
+    of_split,
     of_step,
     plan_flags,
     predict_flags,
@@ -76,10 +77,12 @@ def evaluate(argv):
     vidjax eval --workdir=runs/quickstart --watch
     vidjax eval --weights=runs/r3d --data=MY_FOLDER --data=hmdb51=/data/hmdb51 --out=reports
     vidjax eval --workdir=runs/quickstart --split=train
+    vidjax eval --workdir=runs/three --splits=1,2,3 --protocol=two_stream_25x10
 
     --watch runs beside training, on any devices: each new checkpoint is evaluated once, until training's last step; the
-    best is marked in best.json. --split=train scores the training videos, as `vidjax fuse --svm` needs them. SIGTERM or
-    Ctrl-C ends after a batch with code 75; the same command goes on without repeating finished videos.
+    best is marked in best.json. --split=train scores the training videos, as `vidjax fuse --svm` needs them; --splits
+    evaluates the runs of `vidjax train --splits`, then says mean and spread. SIGTERM or Ctrl-C ends after a batch with
+    code 75; the same command goes on without repeating finished videos.
     """
     join(argv)
     argv = with_weights(argv)
@@ -94,16 +97,20 @@ def evaluate(argv):
         from vidjax.evaluate import jobs
 
         jobs.await_first(workdir, take(argv, "timeout")[0])
-    values, _ = parse(evaluate, argv, [process_flags, step_flag, split_flag, eval_flags], of_step(argv))
-    from vidjax.evaluate import jobs
+    load = of_split(argv) if take(argv, "splits")[0] else of_step(argv)
+    values, _ = parse(evaluate, argv, [process_flags, step_flag, split_flag, eval_flags, splits_flag], load)
+    from vidjax.evaluate import jobs, over_splits
     from vidjax.evaluate.errors import Stopped
     from vidjax.train import ends
 
     try:
         with ends.Stop() as stop:
-            for report in jobs.run(values, stop.asked):
+            made = over_splits if values.splits else jobs
+            for report in made.run(values, stop.asked):
                 if "page" in report:
                     tell(report)
+        for line in over_splits.summaries(values) if values.splits else ():
+            print(f"result   {line}")
     except Stopped as error:
         print(f"vidjax eval: stopped by a signal: {error}; the same command goes on", file=sys.stderr)
         return EXIT_STOPPED

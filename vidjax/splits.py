@@ -10,6 +10,7 @@ import numpy as np
 from vidjax import report
 
 log = logging.getLogger("vidjax")
+FIGURES = ("top1", "top5", "mean_class", "loss", "map", "auc", "ece")  # of a report; those that it has
 
 
 def parse(text):
@@ -30,7 +31,7 @@ def run(function, cfg, workdir, names):
     """Calls `function(cfg, workdir)` -> report for each split in `split_<name>/` of a workdir; -> their summary.
 
     A split whose report is already there is not done again. Returns None if one was stopped before its end. Writes
-    `splits.json`: {config, top1, spread (standard deviation), pooled, videos, splits: {name: {top1, videos}}}.
+    `splits.json`: that of `summarise`, {config, splits: {name: {videos, top1, ...}}}.
     """
     found = {}
     for name in names:
@@ -45,24 +46,45 @@ def run(function, cfg, workdir, names):
         result = function(own, folder)
         if result is None:
             return None
-        found[name] = {"top1": float(result["top1"]), "videos": result["data"]["videos"]}
+        found[name] = row(result)
         os.makedirs(folder, exist_ok=True)
         report.save_json(pathlib.Path(done), found[name])
         log.info("split %s: top-1 %.1f %% of %d videos", name, 100 * found[name]["top1"], found[name]["videos"])
-    summary = summarise(found) | {"config": cfg.to_dict(), "splits": found}
-    report.save_json(pathlib.Path(workdir) / "splits.json", summary)
-    return summary
+    return save(found, pathlib.Path(workdir) / "splits.json", cfg)
+
+
+def row(result):
+    """A report's figures and its number of videos."""
+    known = {name: float(result[name]) for name in FIGURES if result.get(name) is not None}
+    return known | {"videos": result["data"]["videos"]}
 
 
 def summarise(found):
-    """{split: {top1, videos}} -> {top1: mean of the splits, spread: their standard deviation, pooled, videos}."""
+    """{split: row} -> {top1: mean of the splits, spread: their standard deviation, pooled, videos, figures}.
+
+    `figures` has mean and spread, of n - 1 degrees of freedom, of each of `FIGURES` that all splits have.
+    """
     top1, videos = (np.array([row[key] for row in found.values()]) for key in ("top1", "videos"))
+    known = [name for name in FIGURES if all(name in row for row in found.values())]
+    figures = {}
+    for name in known:
+        values = np.array([row[name] for row in found.values()])
+        spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        figures[name] = {"mean": float(values.mean()), "spread": spread}
     return {
-        "top1": float(top1.mean()),
-        "spread": float(top1.std(ddof=1)) if len(top1) > 1 else 0.0,
+        "top1": figures["top1"]["mean"],
+        "spread": figures["top1"]["spread"],
         "pooled": float((top1 * videos).sum() / videos.sum()),
         "videos": int(videos.sum()),
+        "figures": figures,
     }
+
+
+def save(found, path, cfg):
+    """Writes the summary of {split: row} to a file, with the rows and the config of all splits; returns it."""
+    summary = summarise(found) | {"config": cfg.to_dict(), "splits": found}
+    report.save_json(pathlib.Path(path), summary)
+    return summary
 
 
 def headline(summary):

@@ -27,7 +27,10 @@ class Checkpoints:
     """The checkpoints of one workdir; every process of a run opens, saves, restores and closes together."""
 
     def __init__(self, workdir, *, keep=3, write=True):
-        """Keeps the newest `keep` steps and the best by `metrics["top1"]`; `write=False` changes nothing on disk."""
+        """Keeps the newest `keep` steps, the best by `metrics["top1"]` and the one that an evaluation job marked.
+
+        `write=False` changes nothing on disk.
+        """
         self.folder, self.keep, self.write = files.folder_of(workdir), keep, write
         self.writer, self.saving = None, None
         if write:
@@ -143,7 +146,7 @@ class Checkpoints:
                     files.remove(path)
 
     def _prune(self):
-        kept = {*self.steps()[-self.keep :], self.best_step()}
+        kept = {*self.steps()[-self.keep :], self.best_step(), files.marked(self.folder)}
         for step in self.steps():
             if step not in kept:
                 gone = self.folder / f"{step}.deleted"

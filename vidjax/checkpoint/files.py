@@ -83,6 +83,14 @@ def read_meta(folder, step):
     return meta
 
 
+def marked(folder):
+    """The step that `best.json` beside the folder names, as an evaluation job writes it; None without one."""
+    try:
+        return int(json.loads((folder.parent / "best.json").read_text())["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def newest(folder, step, load, needed=False):
     """(damaged steps, load(meta)) of the newest step that loads, or of the `step` asked for; ([], None) if none."""
     steps = listed(folder)

@@ -48,8 +48,8 @@ class Job:
                 "each data set a name of its own with --data=NAME=PATH, and each protocol once."
             )
         self.sources = self.open(checkpoint.read_meta(workdir))
-        self.evaluators, self.rows, self.closed, self.seen = {}, {}, set(), set()
-        self.failed, self.missed, self.looked = {}, [], 0.0
+        self.evaluators, self.rows, self.failed, self.missed = {}, {}, {}, []
+        self.closed, self.seen, self.taken, self.looked = set(), set(), set(), 0.0
         for number in range(len(self.columns)):
             self.mark(number)  # an earlier job may have ended before it did
 
@@ -73,6 +73,12 @@ class Job:
         if not todo:
             log.info("step %d has all its reports in %s", step, self.out)
         yield from self.evaluate(step, todo)
+
+    def newest(self, step=None):
+        """The report of each column of the newest checkpoint, or of `step`: {suffix: path}."""
+        step = checkpoint.read_meta(self.workdir, step)["step"]
+        after = map(suffix, self.columns)
+        return {name: self.out / f"report_{'_'.join(filter(None, (str(step), name)))}.json" for name in after}
 
     def all(self):
         """Yields the reports of every checkpoint that has none, in ascending order."""
@@ -139,6 +145,7 @@ class Job:
         where = evaluate.places(self.cfg, self.mesh)
         variables, meta, step = checkpoint.load_variables(self.workdir, step=step, shardings=where)
         weights = fingerprint(meta)
+        self.taken.add(step)
         for number in todo:
             cfg, source = self.columns[number], self.sources[number]
             checks.check_classes(source, meta, self.workdir)
@@ -182,13 +189,16 @@ class Job:
         return checkpoint.from_main(bool(value))
 
     def look(self, _=""):
-        """Notes which checkpoints there are, and which were deleted before this job read them."""
+        """Notes which checkpoints there are, or were since the last look, and which this job can no longer read."""
         if not self.main or time.monotonic() < self.looked + POLL:
             return
         self.looked, there = time.monotonic(), set(checkpoint.Checkpoints(self.workdir, write=False).steps())
-        for step in sorted(self.seen - there - self.closed):
-            self.miss(step)
+        every, last, newest = self.cfg.checkpoint_every, max(self.seen, default=None), max(there, default=0)
+        if last is not None:
+            self.seen |= set(range(last - last % every + every, newest, every))
         self.seen |= there
+        for step in sorted(self.seen - there - self.closed - self.taken):
+            self.miss(step)
 
     def miss(self, step):
         if step not in self.missed:
@@ -235,11 +245,16 @@ class Job:
             log.info("best of %d: step %d, %s %.1f %% (%s)", len(rows), best["step"], figure, 100 * best[figure], name)
 
 
-def run(values, stop):
-    """Yields the reports that the flags of `vidjax eval` ask for, as they are made; `stop` as `Job`'s."""
+def flags_of(values):
+    """The arguments of a `Job` that the flags of `vidjax eval` say. Raises EvaluationError."""
     if sum([values.all, values.watch, values.step is not None]) > 1:
         raise EvaluationError("give one of --step=N, --all and --watch.")
-    how = {"out": values.out, "split": values.split, "protocols": values.protocol, "sets": values.data}
+    return {"out": values.out, "split": values.split, "protocols": values.protocol, "sets": values.data}
+
+
+def run(values, stop):
+    """Yields the reports that the flags of `vidjax eval` ask for, as they are made; `stop` as `Job`'s."""
+    how = flags_of(values)
     job = Job(values.config, values.workdir, **how, stop=stop)
     if values.all:
         return job.all()
