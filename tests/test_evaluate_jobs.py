@@ -147,8 +147,10 @@ def test_training_a_job_and_prediction_give_a_video_the_same_scores(run, videos)
     same_report(run / "report_6.json", run / "again" / "report_6.json")
     predictor, source = predict.Predictor(str(run), 6), data.source(config.load(str(run)).data, "eval")
     for i, expected in enumerate(again["scores"]):
-        (scores,) = predictor(source[i]["path"])["scores"]  # one window spans the video, as the clip does
-        np.testing.assert_allclose(scores, expected, rtol=1e-5)  # batches of another size add up in another order
+        found = predictor(source[i]["path"], protocol="own")
+        (window,) = found["scores"]  # it spans the video, as the clip does
+        for scores in (window, found["video"]):
+            np.testing.assert_allclose(scores, expected, rtol=1e-5)  # batches of another size add up in another order
     assert again["ids"].tolist() == [source[i]["id"] for i in range(13)]
     assert report["hit"]["clip"] == report["hit"]["video"]
 
@@ -401,6 +403,7 @@ def test_broken_inputs_are_one_sentence(run, videos, tmp_path, capsys, caplog):
     (half / "meta" / "metadata").unlink()
     assert "checkpoint 5 in" in (line := fails("--step=5"))
     assert "is damaged" in line
+    assert "is a file: vidjax convert --from=SOURCE:ARCH" in fails(f"--weights={tmp_path / 'list.csv'}")
     assert main.main(["eval", f"--weights={run}", "--watch"]) == 1
     assert "leave --workdir and --watch out" in capsys.readouterr().err
 

@@ -130,6 +130,10 @@ def with_weights(argv):
     folder, rest = take(argv, "weights")
     if not folder:
         return argv
+    if os.path.isfile(folder):
+        raise UsageError(
+            f"{folder} is a file: vidjax convert --from=SOURCE:ARCH {folder} --to=DIR makes such a folder."
+        )
     if watches(argv) or take(argv, "workdir")[0]:
         raise UsageError("--weights=DIR is of weights that no training changes: leave --workdir and --watch out.")
     head, step = os.path.split(os.path.normpath(folder))
