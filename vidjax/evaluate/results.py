@@ -79,7 +79,6 @@ def summary(cfg, source, step, scores, labels, records, errors, clips=None):
             "videos": len(records),
             "expected": getattr(source, "expected", 0) or None,
             "found": len(source),
-            "expected": getattr(source, "expected", 0),
             "bad": [{"id": source[i]["id"], "error": error} for i, error in errors.items()],
             "per_class": found["videos"],
         },
