@@ -36,7 +36,7 @@ def eval_flags(values):
     flags.DEFINE_float("timeout", 21600.0, text, lower_bound=0, flag_values=values)
     text = "test protocols, such as own,slowfast_10x3; own: the views of the config; default: config.eval.protocol"
     flags.DEFINE_list("protocol", [], text, flag_values=values)
-    text = "another data set, PATH or NAME=PATH, and as many as you like; default: the run's own"
+    text = "another data set, PATH or NAME=PATH, as often as you like; own is the run's, the default"
     flags.DEFINE_multi_string("data", [], text, flag_values=values)
     flags.DEFINE_string("out", "", "the reports' folder; default: the run's", flag_values=values)
 

@@ -1,5 +1,6 @@
 """Late fusion: the score files of several evaluations of the same videos, averaged or given to a linear classifier."""
 
+import json
 import logging
 import os
 import pathlib
@@ -50,7 +51,7 @@ def load(path, split="eval"):
     """{scores, labels, ids} of a score file, or of the newest of a split in a workdir."""
     path = pathlib.Path(path)
     if path.is_dir():
-        found = [p for p in path.glob("scores_*.npz") if (p.stem.rpartition("_")[2] == "train") == (split == "train")]
+        found = [p for p in path.glob("scores_*.npz") if of_split(p, split)]
         if not found:
             how = f"vidjax eval --workdir={path}" + (" --split=train" if split == "train" else "")
             raise FusionError(f"there are no {split} scores in {path}: run {how}.")
@@ -63,6 +64,16 @@ def load(path, split="eval"):
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise FusionError(f"{path} is no score file of vidjax eval: {error}") from None
     return found | {"path": str(path)}
+
+
+def of_split(path, split):
+    """Whether a score file is of a split of the run's own data, by the report beside it, or by its name without one."""
+    beside = path.with_name(path.stem.replace("scores_", "report_", 1) + ".json")
+    try:
+        data = json.loads(beside.read_text(encoding="utf-8"))["data"]
+        return data["split"] == split and not data.get("set")
+    except (OSError, ValueError, KeyError, TypeError):
+        return (path.stem.rpartition("_")[2] == "train") == (split == "train")
 
 
 def align(found, paths):

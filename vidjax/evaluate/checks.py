@@ -23,6 +23,16 @@ def check_classes(source, meta, workdir):
         )
 
 
+def check_labels(source, meta):
+    """Raises EvaluationError if one of a source and a checkpoint has several labels a video, the other one."""
+    if source.multi_label != meta.get("multi_label", source.multi_label):
+        kinds = ["one label", "several labels"][:: -1 if source.multi_label else 1]
+        raise EvaluationError(
+            f"{source.name} has {kinds[0]} a video, the checkpoint was trained on {kinds[1]}: give data with labels of "
+            "the same kind."
+        )
+
+
 def adopted(source, meta):
     """A source by the class numbers of a checkpoint's meta, where its classes are some of those; else as it is."""
     known = {name: number for number, name in enumerate(meta["class_names"])}

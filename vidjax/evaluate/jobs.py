@@ -62,6 +62,7 @@ class Job:
                 source = data.source(cfg.data, split)
                 opened[name] = checks.adopted(source, meta) if name else source
                 checks.check_classes(opened[name], meta, self.workdir)
+                checks.check_labels(opened[name], meta)
             checks.note_short(cfg, opened[name])
             found.append(opened[name])
         return found
@@ -270,11 +271,11 @@ def await_first(workdir, timeout=None):
 
 
 def with_set(cfg, given):
-    """A config whose evaluation videos are those of `PATH` or `NAME=PATH`: its eval split, or all where it has none.
+    """A config whose evaluation videos are those of `PATH` or `NAME=PATH`: its eval split, or all without one; or own.
 
     A NAME that is a data set's whose official files vidjax reads has them read so.
     """
-    if not given:
+    if given in ("", "own"):
         return cfg
     name, equals, path = given.partition("=")
     path = path if equals else given
@@ -284,7 +285,7 @@ def with_set(cfg, given):
     with cfg.unlocked(), cfg.ignore_type():
         cfg.data.update({"path": path, "source": kind, "split": "", "eval_fraction": 0.0, "folds": 0, "motion": {}})
         cfg.data.update({"eval_path": path if kind == "auto" else "", "classes": (), "eval_groups": ()})
-        cfg.data.update({"group_column": "", "group_pattern": ""})
+        cfg.data.update({"group_column": "", "group_pattern": "", "mixture": {}})
     return cfg
 
 

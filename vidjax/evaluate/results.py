@@ -141,6 +141,8 @@ def headline(result):
     """A report's figures in one line, with their views."""
     top5 = f", top-5 {result['top5']:.1%}" if result["top5"] is not None else ""
     shown = f"{report.views(result['views'])}; chance {result['chance']:.1%}"
+    if result.get("multi_label"):
+        return f"mAP {result['map'] or 0:.1%} of {result['data']['videos']} videos ({report.views(result['views'])})"
     return f"top-1 {result['top1']:.1%}{top5} of {result['data']['videos']} videos ({shown})"
 
 
