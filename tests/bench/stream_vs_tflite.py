@@ -107,13 +107,12 @@ def tell(name, found):
     """Prints the sides of one measurement, {side: a list of rounds of seconds}, and the first's ratio to each other."""
     p = {side: [np.percentile(one, [50, 95, 99]) * 1000 for one in rounds] for side, rounds in found.items()}
     middle = {side: np.median(one, axis=0) for side, one in p.items()}
-    rate = {side: statistics.median(1 / np.mean(one) for one in rounds) for side, rounds in found.items()}
     first = next(iter(found))
     for side in found:
         ratios = " ".join(f"{x:.2f}" for x in middle[first] / middle[side])
         shown = "  ".join(f"p{n} {x:5.1f}" for n, x in zip((50, 95, 99), middle[side], strict=True))
         best = min(one[1] for one in p[side])
-        print(f"{name:<11} {side:<16} {rate[side]:6.1f}/s  {shown} ms  best p95 {best:5.1f}   {first} / it {ratios}")
+        print(f"{name:<11} {side:<16} {shown} ms  best p95 {best:5.1f}   {first} / it {ratios}")
 
 
 def main():
@@ -132,12 +131,14 @@ def main():
         found = {kind: {side: [] for side in sides} for kind in args.only.split(",")}
         for side in sides.values():
             live.warm(side, frames[0])
-        dropped, fast = dict.fromkeys(sides, 0), {side: [] for side in sides}
+        dropped, fast, work = dict.fromkeys(sides, 0), {side: [] for side in sides}, {side: [] for side in sides}
         for number in range(args.rounds):
             print(f"round {number + 1}, load {os.getloadavg()[0]:.2f}", flush=True)
             for side, net in sides.items():
                 if "net" in found:
+                    start = time.process_time()
                     found["net"][side].append(timed(net, frames))
+                    work[side].append(1000 * (time.process_time() - start) / len(frames))
                 if "end" in found:
                     seconds, _, lost = followed(net, predictor, path, True)
                     found["end"][side].append(seconds)
@@ -148,6 +149,8 @@ def main():
             if kind in found:
                 tell(name, found[kind])
         for side in sides:
+            if "net" in found:
+                print(f"processor time of all threads  {side:<16} {statistics.median(work[side]):6.1f} ms a frame")
             if "fast" in found:
                 print(f"as fast as it goes  {side:<16} {statistics.median(fast[side]):6.1f} frames/s")
         print(f"dropped at 25 frames a second: {dropped}")

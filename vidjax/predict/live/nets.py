@@ -102,10 +102,10 @@ class Stateful:
         """Takes the next frame's row."""
         if self.memory > 0 and self.age == self.memory:
             self.state, self.successor, self.age = self.successor, None, self.overlap
-        if self.memory > 0 and self.age >= self.memory - self.overlap:
+        self.seen, self.state = self.step(self.variables, row.inputs, self.net, self.state)
+        if self.memory > 0 and self.age >= self.memory - self.overlap:  # computed while the scores are looked at
             self.successor = self.fresh() if self.successor is None else self.successor
             _, self.successor = self.step(self.variables, row.inputs, self.net, self.successor)
-        self.seen, self.state = self.step(self.variables, row.inputs, self.net, self.state)
         self.age += 1
 
     def scores(self):
