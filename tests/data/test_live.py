@@ -96,6 +96,11 @@ def test_wrong_raw_is_one_sentence(raw, monkeypatch):
         list(live.frames("-", raw=raw))
 
 
+def test_raw_is_of_the_standard_input(clip):
+    with pytest.raises(video.VideoError, match="raw frames come on the standard input; give - in its place"):
+        next(live.frames(clip, raw="48x36@25"))
+
+
 def test_jpeg_pictures_are_those_sent(clip, monkeypatch):
     pictures = video.read(clip, np.arange(FRAMES))
     stdin(monkeypatch, b"--boundary\r\n\r\n".join(encoded(pictures)))
@@ -226,6 +231,19 @@ def test_a_url_that_never_was_is_not_tried_again(server):
     with pytest.raises(video.VideoError, match="/stream: cannot be read as video"):
         list(live.frames(server[1], tell=told.append))
     assert told == []
+
+
+def test_a_url_that_falls_silent_is_given_up(clip, server, monkeypatch):
+    monkeypatch.setattr(live, "PATIENCE", (5.0, 0.3))
+    monkeypatch.setattr(live, "PAUSES", ())
+    quiet, answer = threading.Event(), server[0].do_GET
+    server[0].do_GET = lambda self: (answer(self), quiet.wait(30))
+    server[0].content = "multipart/x-mixed-replace; boundary=frame", parts(encoded(video.read(clip, np.arange(6))))
+    try:
+        with pytest.raises(video.VideoError, match=r"/stream: the stream broke off \(nothing came for 0.3 s\)"):
+            list(live.frames(server[1]))
+    finally:
+        quiet.set()
 
 
 class Capture:

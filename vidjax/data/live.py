@@ -49,6 +49,8 @@ def frames(source, raw="", pace=True, stop=None, tell=print):
     the sentence.
     """
     stop = stop or threading.Event()
+    if raw and source != "-":
+        raise video.VideoError(f"{source}: raw frames come on the standard input; give - in its place")
     if source == "-":
         made = _raw(sys.stdin.buffer, raw) if raw else _jpegs(sys.stdin.buffer, pace)
     elif source.isdecimal():
@@ -134,6 +136,8 @@ def _container(name, path, pace, stop, live):
 
 
 def _reason(error):
+    if isinstance(error, av.error.ExitError):
+        return f"nothing came for {PATIENCE[1]:g} s"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
