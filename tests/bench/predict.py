@@ -9,6 +9,7 @@ They take turns. Printed are seconds and seconds of processor time, and their ra
 """
 
 import argparse
+import functools
 import os
 import pathlib
 import shutil
@@ -66,7 +67,7 @@ def loop(predictor, paths, stride):
     return found
 
 
-def torch_side(read):
+def torch_side():
     """The usual loop of PyTorch: a file decoded, resized and cropped, its windows computed eight at a time."""
     import torch
     import torch.nn.functional as F  # noqa: N812
@@ -77,7 +78,7 @@ def torch_side(read):
 
     net = r3d_18().eval().to(memory_format=torch.channels_last_3d)
 
-    def run(predictor, paths, stride):
+    def run(read, predictor, paths, stride):
         found = []
         with torch.inference_mode():
             for path in paths:
@@ -120,7 +121,11 @@ def main(argv):
     args = parser.parse_args(argv)
     sides = {"many": many, "loop": loop}
     if args.net == "r3d_18":
-        sides |= {"torch, PyAV": torch_side(read_pyav), "torch, decord": torch_side(read_decord)}
+        run = torch_side()
+        sides |= {
+            "torch, PyAV": functools.partial(run, read_pyav),
+            "torch, decord": functools.partial(run, read_decord),
+        }
     predictor, times = predictor_of(args.net), {name: [] for name in sides}
     with tempfile.TemporaryDirectory() as folder:
         clips = [(GOLDEN / "video" / "clips" / name, f"{i}_{name}") for i in range(args.copies) for name in CLIPS]
