@@ -102,6 +102,30 @@ def test_what_cannot_be_meant_is_one_sentence(run, videos, capsys, tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+def test_names_that_are_no_text_are_shown_as_well_as_can_be(run, videos, tmp_path, capsys):
+    path = os.fsdecode(bytes(tmp_path) + b"/caf\xe9.mp4")
+    shutil.copy(videos / "a" / "one.mp4", path)
+    words = [f"--json={tmp_path}/a.jsonl", f"--csv={tmp_path}/a.csv", f"--srt={tmp_path}", f"--video={tmp_path}/drawn"]
+    assert main.main(["predict", str(tmp_path), f"--weights={run}", *words]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"{tmp_path}/caf?.mp4"
+    assert json.loads((tmp_path / "a.jsonl").read_text(encoding="utf-8"))["path"] == f"{tmp_path}/caf?.mp4"
+    assert os.path.exists(path.replace("mp4", "srt"))
+    assert os.listdir(bytes(tmp_path) + b"/drawn") == [b"caf\xe9.mp4"]
+
+
+def test_a_copy_that_cannot_be_written_stops_no_other(run, videos, tmp_path, capsys):
+    whole = (videos / "a" / "one.mp4").read_bytes()
+    (tmp_path / "a.mp4").write_bytes(whole)
+    (tmp_path / "b.mp4").write_bytes(whole)
+    (tmp_path / "drawn" / "a.mp4").mkdir(parents=True)  # in its place
+    words = [str(tmp_path / "a.mp4"), str(tmp_path / "b.mp4"), f"--weights={run}", f"--video={tmp_path}/drawn"]
+    assert main.main(["predict", *words]) == 1
+    said = capsys.readouterr()
+    assert f"skipped cannot write {tmp_path}/drawn/a.mp4: Is a directory" in said.err
+    assert said.out.count("whole video") == 2
+    assert video.probe(tmp_path / "drawn" / "b.mp4")["num_frames"] == 33
+
+
 def test_a_folder_without_a_run_says_so(videos, tmp_path, capsys):
     for path in (tmp_path, tmp_path / "gone"):
         assert main.main(["predict", str(videos), f"--weights={path}"]) == 1

@@ -9,7 +9,7 @@ from vidjax.predict import outputs, segments, windows
 
 
 def run(predictor, found, values):
-    """Predicts the videos `found` {path: name of its outputs}; -> how many could not be read.
+    """Predicts the videos `found` {path: name of its outputs}; -> how many could not be read or written.
 
     `values` are the command's flags. Each video's outputs are written when it is done, so that what follows, even
     Ctrl-C, leaves them; a file that cannot be read is named on stderr, and in the JSON and CSV files.
@@ -34,21 +34,26 @@ def run(predictor, found, values):
                 add_json(outputs.failure_json(path, result))
                 add_csv(outputs.failure_csv(path, result))
             else:
-                write(predictor, result, found[path], values, add_json, add_csv)
+                failed += write(predictor, result, found[path], values, add_json, add_csv)
             if many:
                 advance(done, len(found))
     return failed
 
 
 def write(predictor, result, name, values, add_json, add_csv):
-    """Writes what was asked for of one video."""
+    """Writes what was asked for of one video; -> 1 if its subtitles or its copy cannot be written, which is told."""
     names, top = predictor.class_names, values.top
     cut = segments.named(result, names, values.threshold, predictor.multi_label)
     print(outputs.describe(result, names, top, cut), flush=True)
     add_json(outputs.as_json(result, names, top, cut))
     add_csv(outputs.as_csv(result, names, top, cut))
-    if values.srt:
-        outputs.subtitles(outputs.place(values.srt, name, ".srt"), cut)
-    if values.video:
-        target = outputs.place(values.video, name, ".mp4")
-        outputs.annotated(target, result, names, top=min(top, 3), threshold=values.threshold)
+    try:
+        if values.srt:
+            outputs.subtitles(outputs.place(values.srt, name, ".srt"), cut)
+        if values.video:
+            target = outputs.place(values.video, name, ".mp4")
+            outputs.annotated(target, result, names, top=min(top, 3), threshold=values.threshold)
+    except outputs.OutputError as error:
+        print(f"skipped {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0

@@ -12,7 +12,6 @@ from vidjax.data import video, written
 from vidjax.predict import drawing
 
 COLUMNS = ("file", "kind", "start", "end", "first_frame", "end_frame", "rank", "class", "score", "error")
-BROKEN = (OSError, video.VideoError)
 
 
 class OutputError(RuntimeError):
@@ -29,9 +28,14 @@ def order(scores, top):
     return np.argsort(-scores, kind="stable")[:top].tolist()
 
 
+def printable(path):
+    """A path as text: a name that is no UTF-8 shows question marks."""
+    return path.encode(errors="replace").decode()
+
+
 def describe(result, names, top, segments=()):
     """The lines for one file: the whole video, each window, and segments where there is more than one window."""
-    lines = [result["path"], f"  whole video        {best(result['video'], names, top)}"]
+    lines = [printable(result["path"]), f"  whole video        {best(result['video'], names, top)}"]
     for start, end, scores in zip(result["start"], result["end"], result["scores"], strict=True):
         lines.append(f"  {start:7.2f} - {end:6.2f} s  {best(scores, names, top)}")
     for one in segments if len(result["scores"]) > 1 else ():
@@ -41,7 +45,8 @@ def describe(result, names, top, segments=()):
 
 def as_json(result, names, top, segments):
     """The line of one file in JSON: path, facts, `top` of the whole video, `windows` and `segments`."""
-    facts = {key: result[key] for key in ("path", "num_frames", "fps", "width", "height")}
+    facts = {"path": printable(result["path"])}
+    facts |= {key: result[key] for key in ("num_frames", "fps", "width", "height")}
     rows = zip(result["start"], result["end"], result["frames"].tolist(), result["scores"], strict=True)
     windows = [
         {"start": float(start), "end": float(end), "frames": frames, "top": ranked(scores, names, top)}
@@ -55,12 +60,12 @@ def as_json(result, names, top, segments):
 
 def failure_json(path, error):
     """The line of a file that could not be read."""
-    return json.dumps({"path": path, "error": str(error)}, ensure_ascii=False) + "\n"
+    return json.dumps({"path": printable(path), "error": str(error)}, ensure_ascii=False) + "\n"
 
 
 def failure_csv(path, error):
     """The row of a file that could not be read."""
-    return comma_separated([(path, "error", *[""] * 7, str(error))])
+    return comma_separated([(printable(path), "error", *[""] * 7, str(error))])
 
 
 def ranked(scores, names, top):
@@ -78,7 +83,8 @@ def as_csv(result, names, top, segments):
             rows.append((*head, rank, names[i], float(scores[i]), ""))
     for one in segments:
         rows.append(("segment", one["start"], one["end"], *one["frames"], 1, one["label"], one["score"], ""))
-    return comma_separated([(result["path"], kind, float(a), float(b), *rest) for kind, a, b, *rest in rows])
+    path = printable(result["path"])
+    return comma_separated([(path, kind, float(a), float(b), *rest) for kind, a, b, *rest in rows])
 
 
 def comma_separated(rows):
@@ -162,7 +168,9 @@ def made(target, make):
     try:
         os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
         make()
-    except BROKEN as error:
+    except video.VideoError as error:
+        raise OutputError(f"{error}; {target} is not written.") from error
+    except OSError as error:
         raise refusal(target, error) from error
 
 
