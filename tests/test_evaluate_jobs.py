@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import tiny
 from evaluated import job, read, same_report, steps_of
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vidjax import checkpoint, config, data, evaluate, main
-from vidjax.evaluate import jobs
+from vidjax.evaluate import jobs, partial
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,13 @@ def test_every_checkpoint_is_evaluated_once(run):
     assert best["value"] == max(top1.values())
     assert best["report"] == f"report_{best['step']}.html"
     assert list(run.glob("partial*")) == []
+    (run / "report_4.json").unlink()
+    (four,) = job(run).all()
+    assert four["curves"]["eval/top1"] == [[step, top1[step]] for step in (2, 4, 6)]
+    seen = EventAccumulator(str(run / "tb" / "eval")).Reload()
+    assert {event.step: event.value for event in seen.Scalars("eval/top1")} == {
+        step: np.float32(top1[step]) for step in (2, 4)
+    }
 
 
 def test_other_views_and_other_weights_are_another_evaluation(run):
@@ -110,6 +118,26 @@ def test_what_is_kept_is_of_one_config_and_whole(run, monkeypatch):
     list(jobs.Job(cfg, str(run)).one(4))
     assert len(computed) == 4
     assert not (run / "partial").exists()
+
+
+def test_kept_batches_read_back_with_their_errors(tmp_path):
+    kept = partial.Partial(tmp_path, "5_mine", "key", rows=2, width=3)
+    batches = [
+        {"scores": np.full((2, 3), i, np.float32), "mask": np.ones(2, np.float32), "clips": np.ones((2, 3), np.int32)}
+        for i in range(3)
+    ]
+    kept.add(0, batches[0], {1: "cannot be read: ü"})
+    kept.add(2, batches[2], {4: "after a gap"})
+    found, errors = kept.read()
+    tiny.assert_equal(found, batches[:1])
+    assert errors == {1: "cannot be read: ü"}
+    assert partial.Partial(tmp_path, "5_mine", "another", rows=2, width=3).read() == ([], {})
+    other = partial.Partial(tmp_path, "5", "key", rows=2, width=3)
+    other.add(0, batches[0], {})
+    kept.remove()
+    assert len(other.read()[0]) == 1
+    other.remove()
+    assert list(tmp_path.iterdir()) == []
 
 
 class Training(threading.Thread):

@@ -113,7 +113,7 @@ ALLOWED = {
     "evaluate.over_splits": {"evaluate.errors", "evaluate.jobs", "splits"},
     "evaluate.jobs": {
         *("checkpoint", "config", "data", "evaluate", "evaluate.checks", "evaluate.errors", "evaluate.partial"),
-        *("evaluate.results", "report"),
+        *("evaluate.results", "logs", "report"),
     },
     "predict": {"checkpoint", "config", "data", "evaluate", "inputs", "logs", "models", "predict"},
     "predict.live": {"backbones", "data", "evaluate", "predict", "predict.live"},

@@ -1,9 +1,10 @@
 """Evaluation jobs: a run's checkpoints by several protocols and on several data sets, each once, beside training too.
 
 What is done is known from the reports on disk, and what is half done from `partial/`: a job that was killed goes on
-where it was. Nothing here writes to a run but reports, score files and `best.json`.
+where it was. Nothing here writes to a run but reports, score files, `best.json` and curves for TensorBoard.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from vidjax import checkpoint, config, data, evaluate, report
+from vidjax import checkpoint, config, data, evaluate, logs, report
 from vidjax.data import builders
 from vidjax.evaluate import checks, partial, results
 from vidjax.evaluate.errors import EvaluationError, Stopped
@@ -22,6 +23,7 @@ from vidjax.evaluate.errors import EvaluationError, Stopped
 log = logging.getLogger("vidjax")
 PAUSE, POLL = 2.0, 0.5  # seconds between looks at whether training has ended, and for a new checkpoint
 SEEN = ("clip", "short_side", "modalities", "flow", "audio", "text", "streams", "pixels", "interpolation", "buckets")
+DRAWN = ("top1", "top5", "mean_class", "loss", "map", "auc", "ece")
 VIEWS = ("clips", "crops", "resize", "size", "average", "protocol")
 
 
@@ -130,7 +132,9 @@ class Job:
     def guarded(self, step):
         """Yields the reports of a step; one that is damaged is named and passed over, one that was deleted too."""
         try:
-            yield from self.evaluate(step, self.todo(step))
+            for found in self.evaluate(step, self.todo(step)):
+                self.draw(found)
+                yield found
         except checkpoint.CheckpointError as error:
             if self.agreed(step in checkpoint.Checkpoints(self.workdir, write=False).steps()):
                 log.error("%s", error)
@@ -138,6 +142,14 @@ class Job:
             else:
                 self.miss(step)
         self.closed.add(step)
+
+    def draw(self, found):
+        """Writes a report's figures to TensorBoard, each column as a run of its own beside training's: `tb/eval...`."""
+        if self.main:
+            name = "_".join(filter(None, ("eval", results.name_of(found | {"step": ""}).strip("_"))))
+            scalars = {f"eval/{key}": found[key] for key in DRAWN if found[key] is not None}
+            with contextlib.closing(logs.EventWriter(self.out / "tb" / name)) as writer:
+                writer.write_scalars(found["step"], scalars)
 
     def evaluate(self, step, todo):
         """Yields the reports of some columns of a step."""
