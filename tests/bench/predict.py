@@ -139,6 +139,7 @@ def main(argv):
                 began, worked = time.perf_counter(), time.process_time()
                 run(predictor, paths, args.stride)
                 times[name].append((time.perf_counter() - began, time.process_time() - worked))
+                print(f"{name:<14} {times[name][-1][0]:7.1f} {times[name][-1][1]:7.1f}", flush=True)
     print(f"{len(paths)} files, load {os.getloadavg()[0]:.1f}; seconds, processor seconds, ratios to many's")
     for name, pairs in times.items():
         ratios = [[x / y for x, y in zip(a, b, strict=True)] for a, b in zip(pairs, times["many"], strict=True)]
