@@ -16,7 +16,8 @@ import tiny
 import yaml
 from absl import flags
 
-from vidjax import commandflags, commandline, commands, peers
+from vidjax import commandflags, commandline, peers
+from vidjax.commands import runs
 from vidjax.train import ends
 
 LAUNCH = tiny.ROOT / "launch"
@@ -149,7 +150,7 @@ def test_flags_and_files_that_scripts_and_their_page_name_exist():
 
 
 def test_exit_codes_are_those_that_the_scripts_know():
-    assert (commands.EXIT_STOPPED, peers.EXIT_LOST, ends.EXIT_STUCK) == (75, 76, 77)
+    assert (runs.EXIT_STOPPED, peers.EXIT_LOST, ends.EXIT_STUCK) == (75, 76, 77)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from vidjax.explain.maps import normalised
 
 def shape_mask(given, scene, label, cut):
     """Where the shape is: bool (T, H, W) of the middle `cut` pixels."""
-    plan = motion.plan_of(given, "eval", scene) | {"noise": 0.0}
+    plan = motion.plan_of(given, "eval", scene * len(given["classes"])) | {"noise": 0.0}
     dark, bright = (
         motion.draw(plan | {"foreground_colours": np.full((2, 3), c)}, label, given["size"]) for c in (0, 255)
     )

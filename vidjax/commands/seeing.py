@@ -1,0 +1,161 @@
+"""What a net makes of videos: labels, explanations, features; several reports or scores together."""
+
+import os
+
+from vidjax.commandflags import (
+    compare_flags,
+    explain_flags,
+    features_flags,
+    fuse_flags,
+    of_step,
+    predict_flags,
+    process_flags,
+    series_flags,
+    split_flag,
+    step_flag,
+    stream_flag,
+    top_flag,
+    weights_flags,
+)
+from vidjax.commandline import UsageError, join, parse, workdir_flag
+
+
+def predict(argv):
+    """Label videos: print the most probable classes, whole and per window of time, and write them down.
+
+    vidjax predict my_video.mp4 my_folder "clips/*.avi" --weights=runs/quickstart --top=3
+    vidjax predict my_video.mp4 --weights=r3d_18.pth --from=torchvision:r3d_18 --srt=. --video=labelled
+    vidjax predict my_folder --weights=runs/quickstart --stride=0.5s --json=labels.jsonl --csv=labels.csv
+    vidjax predict my_video.mp4 --weights=runs/movinet_a0_stream --stream
+
+    Prepares pixels as the checkpoint was trained. Neighbouring windows with the same best class, each of at least
+    --threshold, are one segment; a moment belongs to the window whose middle is nearest. A file that cannot be read is
+    named and skipped; exit code 1 then. --stream takes frames as they come: of a file at its own pace, a camera (0), a
+    URL such as rtsp://host/path, or standard input (-).
+    """
+    values, paths = parse(predict, argv, [workdir_flag, step_flag, top_flag, stream_flag, weights_flags, predict_flags])
+    weights = values.weights or values.workdir
+    if not (paths or values.list) or not weights or (values.weights and values.workdir):
+        raise UsageError(
+            "give a video file or a folder, and a run or weights: vidjax predict FILE_OR_FOLDER --workdir=DIR."
+        )
+    from vidjax import loading
+    from vidjax.predict import command, files
+
+    found = () if values.stream else files.find(paths, values.list)
+    predictor = loading.predictor(weights, values["from"].value, values.classes, values.step)
+    if not predictor.class_names:
+        raise UsageError(f"{weights} holds a net without classes: fine-tune it with configs/finetune.py.")
+    if values.stream:
+        from vidjax.predict import live
+
+        return live.run(predictor, paths, values)
+    return 1 if command.run(predictor, found, values) else 0
+
+
+def explain(argv):
+    """Show what in a video counted for a class: a map over its pixels, as a clip, a filmstrip and arrays.
+
+    vidjax explain my_video.mp4 --workdir=runs/quickstart
+    vidjax explain my_video.mp4 my_folder --weights=runs/quickstart --method=shap --class=left --out=explained
+
+    Red spoke for the class, blue against it. Writes OUT/NAME_METHOD.mp4, .png and .npz of the window where the class
+    (by default the best) scores highest, or of --window. A file that cannot be read is named and skipped; exit code 1.
+    """
+    values, paths = parse(explain, argv, [workdir_flag, step_flag, weights_flags, explain_flags])
+    weights = values.weights or values.workdir
+    if not paths or not weights or (values.weights and values.workdir):
+        raise UsageError("give a video and a run or weights: vidjax explain VIDEO --workdir=DIR.")
+    from vidjax import loading
+    from vidjax.explain import command
+    from vidjax.predict import files
+
+    predictor = loading.predictor(weights, values["from"].value, values.classes, values.step)
+    return 1 if command.run(predictor, files.find(paths), values) else 0
+
+
+def features(argv):
+    """Write a net's features of a data set: an activation of every video, averaged over its views, and a manifest.
+
+    vidjax features --workdir=runs/r3d --config.data.path=MY_FOLDER --split=train --out=features
+    vidjax features --workdir=runs/r3d --layer=layer3 --split=eval --out=features
+
+    Writes OUT/SPLIT.npz (features, labels, ids) and OUT/SPLIT.json: which run, step, layer, data and views they are of.
+    """
+    join(argv)
+    values, _ = parse(features, argv, [process_flags, step_flag, split_flag, features_flags], of_step(argv))
+    if not values.out:
+        raise UsageError("give a folder for the features: vidjax features --workdir=DIR --out=FOLDER.")
+    from vidjax import features as owner
+
+    written = owner.write(values.config, values.workdir, values.out, values.layer, values.split, values.step)
+    count, width = written["shape"]
+    print(f"wrote    {os.path.join(values.out, values.split)}.npz, {count} videos x {width} of {values.layer}")
+    if written["unreadable"]:
+        print(f"left out {len(written['unreadable'])} videos that cannot be read; the .json beside it names them")
+    return 0
+
+
+def compare(argv):
+    """Put evaluation reports side by side: figures with intervals, gains and losses per class, McNemar's exact test.
+
+    vidjax compare runs/a runs/b
+    vidjax compare runs/a/report_300.json runs/a/report_600.json runs/b --out=compared.html
+
+    Each is a workdir with a report of vidjax eval, the newest is taken, or a report_*.json; each is held against the
+    first. --out writes a page to look at, --json every number.
+    """
+    values, paths = parse(compare, argv, [compare_flags])
+    if len(paths) < 2:
+        raise UsageError("give two reports at least: vidjax compare WORKDIR_OR_REPORT WORKDIR_OR_REPORT.")
+    from vidjax import compare as owner
+    from vidjax.compare import shown
+
+    found = owner.compare(paths)
+    print(shown.describe(found))
+    shown.save(found, values.out, values["json"].value)
+    for path in filter(None, (values.out, values["json"].value)):
+        print(f"wrote    {path}")
+    return 0
+
+
+def fuse(argv):
+    """Fuse several models' scores of the same videos: their average, weighted, or a linear classifier on them.
+
+    vidjax fuse runs/spatial runs/temporal --weights=1,1.5
+    vidjax fuse runs/spatial runs/temporal --svm --out=runs/fused
+
+    Each is a workdir with scores of vidjax eval, or a scores_*.npz. --svm fits on the scores of the training videos,
+    which vidjax eval --split=train makes.
+    """
+    values, paths = parse(fuse, argv, [fuse_flags])
+    from vidjax import fuse as owner
+
+    try:
+        weights = [float(w) for w in values.weights.split(",")] if values.weights else ()
+    except ValueError:
+        raise UsageError(f"--weights is a list of numbers such as 1,1.5, not {values.weights!r}.") from None
+    result = owner.fuse(paths, weights=weights, svm=values.svm)
+    print(owner.describe(result, paths))
+    if values.out:
+        owner.save(result, values.out, paths, "svm" if values.svm else f"average by {weights or 'equal weights'}")
+    return 0
+
+
+def series(argv):
+    """Foretell the next row of a series of numbers with an LSTM, trained on its first 80 %.
+
+    vidjax series numbers.csv --window=20 --epochs=100
+
+    Prints the mean squared error on the last 20 %, beside that of foretelling no change.
+    """
+    values, paths = parse(series, argv, [series_flags])
+    if len(paths) != 1:
+        raise UsageError("give one CSV file of numbers, a row per step: vidjax series FILE.csv.")
+    from vidjax import series as owner
+
+    _, report = owner.fit(owner.read(paths[0]), window=values.window, epochs=values.epochs)
+    print(
+        f"mean squared error {report['mse']:.6g} on {report['tested']} windows (no change: {report['last_value']:.6g})"
+    )
+    return 0
