@@ -146,8 +146,8 @@ def test_ctrl_c_keeps_what_was_written(run, videos, tmp_path):
     for i in range(400):
         shutil.copy(videos / "a" / "one.mp4", tmp_path / f"{i:03d}.mp4")
     words = ["predict", str(tmp_path), f"--workdir={run}", f"--json={tmp_path}/out.jsonl", f"--video={tmp_path}/drawn"]
-    program = [sys.executable, "-c", "import vidjax.main; vidjax.main.run()", *words]
-    with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    program = ["/usr/bin/env", "--default-signal=INT", sys.executable, "-c", "import vidjax.main; vidjax.main.run()"]
+    with subprocess.Popen([*program, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         until = time.monotonic() + 120
         while not (tmp_path / "out.jsonl").exists() or not (tmp_path / "out.jsonl").read_text().count("\n") > 1:
             assert time.monotonic() < until

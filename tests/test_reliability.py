@@ -77,6 +77,7 @@ def test_a_step_that_is_not_finite_is_as_if_it_had_not_been(videos, tmp_path, po
     (other / "passed_over.json").write_text("[4]")
     train.train(short(videos, on_nan=policy), str(other))
     poison([4])
+    caplog.clear()
     with caplog.at_level("WARNING", "vidjax"):
         train.train(short(videos, on_nan=policy), str(tmp_path))
     assert everything(tmp_path) == everything(other)
@@ -168,7 +169,8 @@ def test_a_run_logs_and_prints_where_its_time_went(videos, tmp_path, caplog):
         train.train(short(videos), str(tmp_path))
     wall = time.perf_counter() - began
     (line,) = (text for text in caplog.messages if text.startswith("time "))
-    assert float(line.split()[1]) == pytest.approx(wall, rel=0.01, abs=0.06)  # the account's own goal; one decimal
+    near = 0.05 + 0.01 * wall  # one decimal, and the account's own goal
+    assert float(line.split()[1]) == pytest.approx(wall, rel=0, abs=near)
     last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-2])
     shares = {name: last[f"goodput/{name}"] for name in goodput.SHARES}
     assert sum(shares.values()) == pytest.approx(1, abs=1e-9)  # seven roundings
