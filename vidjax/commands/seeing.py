@@ -34,18 +34,14 @@ def predict(argv):
     URL such as rtsp://host/path, or standard input (-).
     """
     values, paths = parse(predict, argv, [workdir_flag, step_flag, top_flag, stream_flag, weights_flags, predict_flags])
-    weights = values.weights or values.workdir
-    if not (paths or values.list) or not weights or (values.weights and values.workdir):
+    if not (paths or values.list) or bool(values.weights) == bool(values.workdir):
         raise UsageError(
             "give a video file or a folder, and a run or weights: vidjax predict FILE_OR_FOLDER --workdir=DIR."
         )
-    from vidjax import loading
     from vidjax.predict import command, files
 
     found = () if values.stream else files.find(paths, values.list)
-    predictor = loading.predictor(weights, values["from"].value, values.classes, values.step)
-    if not predictor.class_names:
-        raise UsageError(f"{weights} holds a net without classes: fine-tune it with configs/finetune.py.")
+    predictor = predictor_of(values)
     if values.stream:
         from vidjax.predict import live
 
@@ -63,15 +59,24 @@ def explain(argv):
     (by default the best) scores highest, or of --window. A file that cannot be read is named and skipped; exit code 1.
     """
     values, paths = parse(explain, argv, [workdir_flag, step_flag, weights_flags, explain_flags])
-    weights = values.weights or values.workdir
-    if not paths or not weights or (values.weights and values.workdir):
+    if not paths or bool(values.weights) == bool(values.workdir):
         raise UsageError("give a video and a run or weights: vidjax explain VIDEO --workdir=DIR.")
-    from vidjax import loading
     from vidjax.explain import command
     from vidjax.predict import files
 
+    found = files.find(paths)
+    return 1 if command.run(predictor_of(values), found, values) else 0
+
+
+def predictor_of(values):
+    """The predictor that --weights or --workdir name; UsageError for a net without classes."""
+    from vidjax import loading
+
+    weights = values.weights or values.workdir
     predictor = loading.predictor(weights, values["from"].value, values.classes, values.step)
-    return 1 if command.run(predictor, files.find(paths), values) else 0
+    if not predictor.class_names:
+        raise UsageError(f"{weights} holds a net without classes: fine-tune it with configs/finetune.py.")
+    return predictor
 
 
 def features(argv):
