@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -137,6 +138,22 @@ def test_kernel_shap_of_many_regions_is_near_and_adds_up():
     sums = [sum(x[labels == i].mean() for i in range(12)) for x in (some, every)]
     np.testing.assert_allclose(*sums, atol=1e-6)
     assert np.abs(some - every).max() < 0.1 * np.abs(every).max()  # sampled
+
+
+def test_supervoxels_follow_colour():
+    """Each of two colours, in space and time, has regions of its own."""
+    clip = np.zeros((4, 16, 16, 3), np.float32)
+    clip[2:, :, 8:] = 1
+    labels = surrogates.supervoxels(clip, count=8)
+    assert labels.shape == clip.shape[:3]
+    assert set(labels.flat) == set(range(labels.max() + 1))
+    assert not set(labels[2:, :, 8:].flat) & set(labels[:2].flat)
+
+
+def test_without_scikit_image_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
+    with pytest.raises(ImportError, match=r"pip install 'vidjax\[explain\]', or take regions=blocks"):
+        surrogates.supervoxels(np.zeros((2, 4, 4, 3)))
 
 
 def test_lime_finds_the_region_that_counts():

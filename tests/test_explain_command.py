@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from vidjax import config, evaluate, main, models, predict
+from vidjax import config, data, evaluate, inputs, main, models, predict
 from vidjax.checkpoint import Checkpoints
 from vidjax.data import video
 from vidjax.explain import command, overlay
@@ -50,6 +50,28 @@ def test_the_window_where_the_class_scores_highest(run):
     assert (second["window"], second["label"]) == (1, NAMES[int(scores[1].argmax())])
     assert np.abs(second["map"]).max() == 1
     assert second["fps"] == 10
+    assert (second["start"], second["end"]) == (0.8, 1.6)
+    result = predictor(run / "clip.mp4", stride="4f")
+    between = explainer(str(run / "clip.mp4"), window=1, result=result)
+    assert (between["start"], between["score"]) == (0.4, result["scores"][1].max())
+
+
+@pytest.mark.parametrize(("word", "modality"), [("r3d,flow", ""), ("two_stream", "rgb"), ("two_stream", "flow")])
+def test_nets_that_see_flow(run, word, modality):
+    cfg = config.from_file(f"{tiny.ROOT}/configs/motion_suite.py:{word},smoke")
+    model = models.build(cfg.model, num_classes=len(NAMES))
+    example = inputs.example(data.options(cfg.data), cfg.data.clip.size, cfg.data.augment.size)
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), example)
+    variables = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(zeros)
+    meta = evaluate.meta(cfg, model, types.SimpleNamespace(classes=NAMES, multi_label=False))
+    predictor = predict.Predictor(loaded=(variables, meta))
+    explainer = command.Explainer(predictor, "integrated", modality, steps=2)
+    found = explainer(str(run / "clip.mp4"), "turn")
+    assert found["clip"].shape == (*found["map"].shape, 3)
+    assert 0 <= found["clip"].min() < found["clip"].max() <= 1
+    np.testing.assert_allclose(np.abs(found["map"]).max(), 1, rtol=1e-6)  # XLA multiplies by a reciprocal
+    with pytest.raises(ValueError, match="the net sees no pictures or flow 'sound' to explain; it sees "):
+        command.Explainer(predictor, "integrated", "sound")(str(run / "clip.mp4"))
 
 
 def test_the_command_writes_a_clip_a_strip_and_arrays(run, tmp_path, capsys):
@@ -75,6 +97,7 @@ def test_the_command_writes_a_clip_a_strip_and_arrays(run, tmp_path, capsys):
         ("--window=7", "has windows 0 to 2, not 7"),
         ("--method=magic", "There is no method 'magic' of explanation; take gradcam, "),
         ("--layer=conv9", "The net has no activation 'conv9'; there are "),
+        ("--regions=blocks", "gradcam has no option 'regions'; its options: layer, grid."),
         ("--method=rollout", "rollout needs attention of all tokens with all in each layer; this net's is none"),
     ],
 )

@@ -102,6 +102,10 @@ def explain_flags(values):
     flags.DEFINE_string("class", "", "the class to explain; default: the best", flag_values=values)
     text = "the layer of gradcam, a name in the net's out; default: the last that has places"
     flags.DEFINE_string("layer", "", text, flag_values=values)
+    text = "what lime and shap cover: blocks (default), or supervoxels of like colour (pip install 'vidjax[explain]')"
+    flags.DEFINE_enum("regions", None, ["blocks", "supervoxels"], text, flag_values=values)
+    text = "rgb (default), flow or difference, of a net that sees several"
+    flags.DEFINE_string("modality", "", text, flag_values=values)
     text = "the window of time, from 0; default: where the class scores highest"
     flags.DEFINE_integer("window", None, text, flag_values=values)
     flags.DEFINE_string("out", "explained", "a folder for what is written; default explained", flag_values=values)

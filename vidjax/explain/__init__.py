@@ -6,6 +6,9 @@ signed where the method has signs. What they explain is the class's logit (gradi
 What is compiled is kept for the `apply` it was compiled for: pass the same function again.
 """
 
+import functools
+import inspect
+
 import jax.numpy as jnp
 
 from vidjax.explain import gradients, perturb, relus, rollout, surrogates
@@ -34,7 +37,7 @@ def explain(apply, clips, target=None, method="gradcam", **options):
     if target is None:
         target = jnp.argmax(apply(clips)[0], -1)
     target = jnp.broadcast_to(jnp.asarray(target), len(clips))
-    functions = {
+    functions = dict.fromkeys(relus.RULES, functools.partial(gradients.through_relus, rule=method)) | {
         "gradcam": gradients.gradcam,
         "integrated": gradients.integrated,
         "occlusion": perturb.occlusion,
@@ -43,6 +46,8 @@ def explain(apply, clips, target=None, method="gradcam", **options):
         "lime": surrogates.lime,
         "shap": surrogates.shap,
     }
-    if method in relus.RULES:
-        return gradients.through_relus(apply, clips, target, method, **options)
+    known = list(inspect.signature(functions[method]).parameters)[3:]
+    if wrong := [name for name in options if name not in known or name == "rule"]:
+        known = ", ".join(name for name in known if name != "rule") or "none"
+        raise ValueError(f"{method} has no option {wrong[0]!r}; its options: {known}.")
     return functions[method](apply, clips, target, **options)

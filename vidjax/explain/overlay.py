@@ -8,6 +8,14 @@ GAP = 4  # pixels between the frames of a strip
 FOR, AGAINST = np.array([255, 40, 20]), np.array([20, 90, 255])  # RGB
 
 
+def pictures(seen):
+    """What a net sees (T, H, W, C) as pictures (T, H, W, 3) in [0, 1]: colours as they are, of flow how much moves."""
+    if seen.shape[-1] == 3:
+        return seen
+    size = np.sqrt((seen.astype(np.float32) ** 2).mean(-1, keepdims=True))
+    return np.repeat(size / max(size.max(), 1e-6), 3, -1)
+
+
 def drawn(clip, heat, strength=0.75):
     """A clip (T, H, W, 3) in [0, 1] in grey with a map (T, H, W) in [-1, 1] as colour: uint8 (T, h, w, 3).
 

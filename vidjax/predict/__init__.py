@@ -52,6 +52,7 @@ class Predictor:
 
             video (classes,), scores (W, classes)    of the whole video, and of each window of time
             start (W,), end (W,), frames (W, 2)      when windows are: seconds, and frames from the first up to an end
+            clips (W, T)                             the frames that the net sees of each
             top, segments                            [(name, score)] of the whole, best first; {start, end, label, ...}
             path, num_frames, fps, width, height, times (num_frames + 1,)    of the file
 
@@ -133,6 +134,14 @@ class Predictor:
         """
         views = data.read_views(self.section, self.meta["preprocess"], *self.windows(path))
         return self.prepare(views, self.net)
+
+    def window(self, result, number):
+        """What the model sees of one window of a call's result: as `inputs`, of its crops alone. VideoError."""
+        record = {"id": os.path.basename(result["path"]), "error": ""} | {
+            key: result[key] for key in ("path", "num_frames", "fps", "width", "height")
+        }
+        clips = result["clips"][number : number + 1]
+        return self.prepare(next(windows.views(self.section, self.meta["preprocess"], record, clips)), self.net)
 
     def windows(self, path):
         """(record of a video file, frame indices of its windows (W, T)). VideoError."""

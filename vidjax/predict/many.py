@@ -21,6 +21,7 @@ class Begun(typing.NamedTuple):
     number: int
     record: dict
     times: np.ndarray
+    clips: np.ndarray
     spans: np.ndarray
     later: list
 
@@ -79,7 +80,7 @@ def opened(predictor, number, path, *, stride, window, protocol, threads):
         indices, spans = windows.cut(predictor.section, record["num_frames"], record["fps"], stride, window)
         pieces = np.array_split(np.arange(len(indices)), min(threads, len(indices), 1 + record["num_frames"] // LONG))
         parts = [part(predictor, number, record, indices, places) for places in pieces]
-        yield Begun(number, record, video.times(path), spans, parts[1:])
+        yield Begun(number, record, video.times(path), indices, spans, parts[1:])
         if protocol:
             yield Seen(number, WHOLE, predictor.whole_views(record, protocol))
         yield from parts[0]
@@ -192,6 +193,7 @@ def finished(begun, scores, whole):
         "start": times[spans[:, 0]],
         "end": times[spans[:, 1]],
         "frames": spans,
+        "clips": begun.clips,
         "scores": scores,
         "video": scores.mean(0) if whole is None else whole,
     }
