@@ -86,7 +86,7 @@ def test_the_command_writes_a_clip_a_strip_and_arrays(run, tmp_path, capsys):
     assert arrays["map"].shape == (8, 24, 24)
     assert video.probe(str(movie))["num_frames"] == 8
     strip = cv2.imread(str(movie.with_suffix(".png")))
-    assert strip.shape == (2 * 240 + overlay.GAP, 8 * 240 + 7 * overlay.GAP, 3)
+    assert strip.shape == (2 * 240 + 2 * overlay.GAP + overlay.TALL, 8 * 240 + 7 * overlay.GAP, 3)
     assert main.main(["explain", str(run / "clip.mp4"), f"--workdir={run}", f"--out={tmp_path}/out"]) == 0
 
 
@@ -115,3 +115,15 @@ def test_colours_say_for_and_against():
     assert tuple(drawn[0, 0]) == tuple(overlay.FOR)
     assert tuple(drawn[-1, -1]) == tuple(overlay.AGAINST)
     assert len(set(drawn[0, -1])) == 1  # grey
+
+
+def test_the_curve_has_a_bar_a_frame():
+    """Three frames: half as much for as the last is against, and nothing."""
+    heat = np.zeros((3, 2, 2)) + np.array([0.25, 0, -0.5])[:, None, None]
+    drawn = overlay.curve(heat, 100)
+    middle = overlay.TALL // 2
+    colours = [(drawn == colour).all(-1) for colour in (overlay.FOR, overlay.AGAINST)]
+    red, blue = ({tuple(rows) for rows in np.argwhere(x).tolist()} for x in colours)
+    assert red == {(y, x) for y in range(18, middle) for x in range(31)}
+    assert blue == {(y, x) for y in range(middle + 1, overlay.TALL - 1) for x in range(69, 100)}
+    assert (drawn[middle] == 128).all()

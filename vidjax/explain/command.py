@@ -103,9 +103,8 @@ def write(found, folder, name):
     movie, picture, arrays = (folder / f"{name}{ending}" for ending in (".mp4", ".png", ".npz"))
     video.write(movie, drawn, fps=found["fps"])
     with written.whole(picture) as partial:
-        pathlib.Path(partial).write_bytes(
-            cv2.imencode(".png", overlay.strip(found["clip"], drawn)[..., ::-1])[1].tobytes()
-        )
+        strip = overlay.strip(found["clip"], drawn, found["map"])
+        pathlib.Path(partial).write_bytes(cv2.imencode(".png", strip[..., ::-1])[1].tobytes())
     with written.whole(arrays) as partial, open(partial, "wb") as file:
         np.savez(
             file, **{key: found[key] for key in ("clip", "map", "label", "score", "window", "start", "end", "fps")}

@@ -5,6 +5,7 @@ import numpy as np
 
 SIDE = 224  # pixels that a small clip is enlarged to
 GAP = 4  # pixels between the frames of a strip
+TALL = 72  # pixels of the curve below a strip
 FOR, AGAINST = np.array([255, 40, 20]), np.array([20, 90, 255])  # RGB
 
 
@@ -30,11 +31,29 @@ def drawn(clip, heat, strength=0.75):
     return (grey * (1 - alpha) + np.where(heat > 0, FOR, AGAINST) * alpha + 0.5).astype(np.uint8)
 
 
-def strip(clip, overlay, count=8):
-    """Evenly spaced frames side by side, the clip's above the overlay's, on white: uint8 (2 h + GAP, ..., 3)."""
+def strip(clip, overlay, heat, count=8):
+    """Evenly spaced frames side by side, the clip's above the overlay's, on white, and `curve` of the map below them.
+
+    uint8 (2 h + 2 GAP + TALL, ..., 3).
+    """
     at = np.linspace(0, len(clip) - 1, min(count, len(clip))).round().astype(int)
     size = overlay.shape[2], overlay.shape[1]
     plain = [cv2.resize(clip[i].astype(np.float32), size, interpolation=cv2.INTER_NEAREST) for i in at]
     rows = (np.clip(plain, 0, 1) * 255 + 0.5).astype(np.uint8), overlay[at]
     apart = [np.pad(row, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255) for row in rows]
-    return np.concatenate([np.concatenate(list(row), 1) for row in apart])[:-GAP, :-GAP]
+    whole = np.concatenate([np.concatenate(list(row), 1) for row in apart])[:, :-GAP]
+    return np.concatenate([whole, curve(heat, whole.shape[1])])
+
+
+def curve(heat, width):
+    """How much each frame counts, its pixels' mean, as bars from a middle line: (T, H, W) -> uint8 (TALL, width, 3)."""
+    values = heat.mean((1, 2)) if len(heat) else np.zeros(1)
+    values = values / max(np.abs(values).max(), 1e-9)
+    drawn = np.full((TALL, width, 3), 255, np.uint8)
+    middle = TALL // 2 if values.min() < 0 else TALL - 1
+    at = (np.arange(len(values) + 1) * (width + GAP) / len(values)).round().astype(int)
+    for value, left, right in zip(values, at[:-1], at[1:] - GAP, strict=True):
+        end = round(middle - value * (middle - 1))
+        drawn[min(end, middle) : max(end, middle), left : max(right, left + 1)] = FOR if value > 0 else AGAINST
+    drawn[middle] = 128
+    return drawn
