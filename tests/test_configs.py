@@ -81,3 +81,14 @@ def test_a_config_survives_its_file(tmp_path):
     assert config.digest(config.load(str(tmp_path))) == config.digest(cfg)
     cfg.optim.lr *= 2
     assert config.digest(config.load(str(tmp_path))) != config.digest(cfg)
+
+
+def test_the_shipped_configs_are_found_from_anywhere(tmp_path, monkeypatch):
+    expected = config.from_file(f"{tiny.ROOT}/configs/finetune.py:linear")
+    monkeypatch.chdir(tmp_path)
+    assert config.from_file("configs/finetune.py:linear").to_dict() == expected.to_dict()
+    with pytest.raises(config.ConfigError, match="there is no config file configs/none.py; "):
+        config.from_file("configs/none.py")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "finetune.py").write_text("def get_config(arg):\n    return {'mine': arg}\n")
+    assert config.from_file("configs/finetune.py:linear") == {"mine": "linear"}  # a user's own comes first

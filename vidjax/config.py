@@ -8,15 +8,23 @@ import sys
 
 from ml_collections import ConfigDict
 
+SHIPPED = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # configs/ lies beside the package
+
 
 class ConfigError(ValueError):
     """A config that cannot be used; the message names the key or file."""
 
 
 def from_file(name):
-    """The config of `FILE.py` or `FILE.py:ARG`, by its `get_config(ARG)`; raises ConfigError if there is none."""
+    """The config of `FILE.py` or `FILE.py:ARG`, by its `get_config(ARG)`; raises ConfigError if there is none.
+
+    configs/NAME.py that is not in the working folder is the one that came with vidjax.
+    """
     path, _, arg = name.partition(".py:")
     path = path.removesuffix(".py") + ".py"
+    shipped = os.path.join(SHIPPED, os.path.normpath(path))
+    if os.path.dirname(os.path.normpath(path)) == "configs" and os.path.isfile(shipped) and not os.path.isfile(path):
+        path = shipped
     if not os.path.isfile(path):
         raise ConfigError(f"there is no config file {path}; the ones that come with vidjax lie in configs/.")
     folder = os.path.dirname(os.path.dirname(os.path.abspath(path)))

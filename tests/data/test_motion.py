@@ -216,3 +216,47 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "motion.json").write_text('{"version": 1')
     with pytest.raises(ValueError, match="motion.json is damaged: delete the folder"):
         motion.render(tmp_path)
+
+
+@pytest.mark.parametrize("label", motion.CLASSES)
+def test_pixels_are_found_again_where_the_true_flow_leads(label):
+    for n in range(6):
+        plan = motion.scene(5, "eval", n, (6, 6)) | {"noise": 0.0}
+        size, film = 128, motion.draw(plan, label, 128).astype(np.float32)
+        flow, shapes = motion.true_flow(plan, label, size)
+        assert (flow.shape, flow.dtype, shapes.shape) == ((5, size, size, 2), np.float32, (6, size, size))
+        rows, columns = np.mgrid[:size, :size].astype(np.float32)
+        for k, field in enumerate(flow):
+            x, y = columns + field[..., 0], rows + field[..., 1]
+            solid = [cv2.erode(s.astype(np.uint8), np.ones((7, 7))) for s in (shapes[k + 1], 1 - shapes[k + 1])]
+            inside = cv2.remap(solid[0], x, y, cv2.INTER_NEAREST)  # 0 outside of the picture
+            outside = cv2.remap(solid[1], x, y, cv2.INTER_NEAREST)
+            kept = np.where(shapes[k], inside & cv2.erode(shapes[k].astype(np.uint8), np.ones((7, 7))), outside) > 0
+            kept[:3], kept[-3:], kept[:, :3], kept[:, -3:] = False, False, False, False
+            there = cv2.remap(film[k + 1], x, y, cv2.INTER_LINEAR)
+            assert kept.mean() > 0.3
+            wrong = np.abs(there - film[k])[kept].max(-1)
+            assert np.quantile(wrong, 0.9) < 6, (n, k)  # levels; textures are drawn between pixels, then looked up so
+            moving = kept & (np.abs(field).max(-1) > 1)
+            if moving.sum() > 200:
+                assert np.abs(film[k + 1] - film[k])[moving].mean() > 2 * np.abs(there - film[k])[moving].mean(), (n, k)
+
+
+def test_the_true_flow_of_a_file(suite):
+    flow, shapes = motion.true_flow_of(suite / "eval" / "left" / "00001.mp4")
+    given = json.loads((suite / "motion.json").read_text())
+    plan = motion.plan_of(given, "eval", 8)
+    length = video.probe(str(suite / "eval" / "left" / "00001.mp4"))["num_frames"]
+    assert (len(flow), len(shapes)) == (length - 1, length)
+    np.testing.assert_array_equal(flow, motion.true_flow(plan, "left", 32)[0])
+    steps = 32 * np.diff(motion.states(plan, "left")[:, :2], axis=0)
+    for field, shape, step in zip(flow, shapes, steps, strict=False):
+        assert shape.any()
+        np.testing.assert_allclose(field[shape] - step, 0, atol=1e-3)  # pixels, of float32 trigonometry
+        assert step[0] != 0
+
+
+@pytest.mark.parametrize("path", ["left/00000.mp4", "eval/left/00000.avi", "eval/fly/00000.mp4", "eval/left/x.mp4"])
+def test_other_files_have_no_true_flow(suite, path):
+    with pytest.raises(ValueError, match="is no video of a rendered motion suite"):
+        motion.true_flow_of(suite / path)

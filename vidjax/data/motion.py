@@ -119,15 +119,54 @@ def draw(plan, label, size=48, suite="motion"):
     shift = plan["background_path"][:, :, None, None].astype(np.float32)
     pixels = paint(plan["background"], plan["background_colours"], columns - shift[:, 0], rows - shift[:, 1])
     for layer in SUITES[suite][1](plan, label):
-        x, y, angle, scale = (a[:, None, None].astype(np.float32) for a in layer["states"].T)
-        radius, cos, sin = np.exp(scale), np.cos(angle), np.sin(angle)
-        u = (cos * (columns - x) + sin * (rows - y)) / radius
-        v = (cos * (rows - y) - sin * (columns - x)) / radius
-        mask = np.clip(0.5 - distance(layer["shape"], plan["aspect"], u, v) * radius * size, 0, 1)[..., None]
-        mask *= layer.get("shown", np.ones(len(mask)))[:, None, None, None].astype(np.float32)
+        mask, u, v = covered(layer, plan["aspect"], rows, columns, size)
         pixels = pixels + mask * (paint(plan["foreground"], layer["colours"], u * 0.4, v * 0.4) - pixels)
     noise = np.random.default_rng(plan["noise_seed"]).standard_normal((*pixels.shape[:3], 1), np.float32)
     return np.clip(pixels + plan["noise"] * noise + 0.5, 0, 255).astype(np.uint8)
+
+
+def covered(layer, aspect, rows, columns, size):
+    """How much of each pixel a shape covers, (T, H, W, 1), and the pixels' places u, v (T, H, W) in its own axes."""
+    x, y, angle, scale = (a[:, None, None].astype(np.float32) for a in layer["states"].T)
+    radius, cos, sin = np.exp(scale), np.cos(angle), np.sin(angle)
+    u = (cos * (columns - x) + sin * (rows - y)) / radius
+    v = (cos * (rows - y) - sin * (columns - x)) / radius
+    mask = np.clip(0.5 - distance(layer["shape"], aspect, u, v) * radius * size, 0, 1)[..., None]
+    mask *= layer.get("shown", np.ones(len(mask)))[:, None, None, None].astype(np.float32)
+    return mask, u, v
+
+
+def true_flow(plan, label, size=48, suite="motion"):
+    """Where each pixel of a scene moves, float32 (T - 1, size, size, 2) in pixels per frame, x and y; and the shapes.
+
+    Field k leads from frame k to frame k + 1, also where a shape jumps to the other end of its range. The shapes are
+    bool (T, size, size): pixels that one of them covers by more than half.
+    """
+    rows, columns = np.mgrid[0:size, 0:size].astype(np.float32) + 0.5
+    rows, columns = rows / size, columns / size
+    field = np.broadcast_to(
+        np.diff(plan["background_path"], axis=0)[:, None, None], (plan["length"] - 1, size, size, 2)
+    )
+    shapes = np.zeros((plan["length"], size, size), bool)
+    for layer in SUITES[suite][1](plan, label):
+        mask, u, v = covered(layer, plan["aspect"], rows, columns, size)
+        x, y, angle, scale = (a[1:, None, None] for a in layer["states"].T)  # where the same u, v are one frame later
+        u, v, radius, cos, sin = u[:-1], v[:-1], np.exp(scale), np.cos(angle), np.sin(angle)
+        moved = [x + radius * (cos * u - sin * v) - columns, y + radius * (sin * u + cos * v) - rows]
+        field = np.where(mask[:-1] > 0.5, np.stack(moved, -1), field)
+        shapes |= mask[..., 0] > 0.5
+    return (field * size).astype(np.float32), shapes
+
+
+def true_flow_of(path):
+    """`true_flow` of a video file that `render` has written; ValueError for any other."""
+    path = pathlib.Path(path)
+    split, label, name = path.parts[-3:] if len(path.parts) > 2 else ("", "", "")
+    given = known(path.parent.parent.parent) if path.suffix == ".mp4" and path.stem.isdecimal() else None
+    if given is None or split not in TEXTURES or label not in given["classes"]:
+        raise ValueError(f"{path} is no video of a rendered motion suite: its true flow is not known")
+    n = int(path.stem) * len(given["classes"]) + given["classes"].index(label)
+    return true_flow(plan_of(given, split, n), label, given["size"], given.get("suite", "motion"))
 
 
 def paint(name, pair, x, y):
