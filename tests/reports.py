@@ -81,9 +81,30 @@ def full(made, scores, labels):
             "eval/loss": [[300, 0.9], [600, made["loss"]]],
             "eval/top1": [[300, 0.8 * made["top1"]], [600, made["top1"]]],
         },
+        "feature_map": feature_map(figures.counted(scores, labels), scores.argmax(1)),
+        "pca_curve": {"1": 0.2, "8": 0.7, "64": made["top1"]},
         "recipe": "configs/quickstart.py",
         "changes": ["data.batch_size: 16 -> 32", "optim.lr: 0.1 -> 0.05", "note: None -> a -> b"],
         "throughput": {"videos_per_second": n / 61.2, "views_per_second": 6 * n / 61.2, "seconds": 61.2},
+    }
+
+
+def feature_map(labels, predicted):
+    """The contract's `feature_map` of made-up points: those of a class lie together."""
+    rng = np.random.default_rng(0)
+    centres, around = rng.uniform(0.1, 0.9, (labels.max() + 1, 2)), rng.normal(0, 0.02, (2, len(labels), 2))
+    first, second = (centres[labels] + around).round(3).tolist()
+    return {
+        "layer": "pre_logits",
+        "dims": 512,
+        "of": len(labels) + 1,
+        "labels": labels.tolist(),
+        "predicted": predicted.tolist(),
+        "ids": [f"{i}.mp4" for i in range(len(labels))],
+        "pca": first,
+        "explained": [0.31, 0.17],
+        "tsne": second,
+        "perplexity": 30.0,
     }
 
 

@@ -48,6 +48,9 @@ def test_an_activation_of_a_net_with_the_pca_curve(videos, tmp_path):
     curve = json.loads((tmp_path / "svm" / "pca_curve.json").read_text())
     assert list(curve) == ["2", "8"]
     assert all(0 <= top1 <= 1 for top1 in (*curve.values(), report["top1"]))
+    drawn = json.loads((tmp_path / "svm" / "report_0.json").read_text())["feature_map"]
+    assert (drawn["layer"], drawn["of"], len(drawn["tsne"])) == ("layer2", 16, 16)
+    assert 'id="dimensions"' in (tmp_path / "svm" / "report_0.html").read_text()
     fitted.features.layer = "layer9"
     with pytest.raises(Exception, match="the model has no activation 'layer9'; there are stem, layer1, layer2"):
         fit.fit(fitted, str(tmp_path / "wrong"))

@@ -8,6 +8,7 @@ import reports
 from vidjax import report
 
 CLASSES = (2, 8, 45, 400)
+NEWER = ("features", "shown", "dimensions", "changes")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_a_page_opens_without_a_word_and_without_scrolling_sideways(chromium, pa
     for width, scheme in [(390, "dark"), (1280, "light"), *more]:
         with browser.opened(chromium, pages[classes][0], width, scheme) as page:
             assert page.evaluate("document.documentElement.scrollWidth") <= width
-            for part in ("headline", "classes", "confusion", "pairs", "mistakes", "calibration", "curves", "changes"):
+            for part in ("headline", "classes", "confusion", "pairs", "mistakes", "calibration", "curves", *NEWER):
                 assert page.locator(f"#{part}").is_visible(), part
             broken = "[...document.images].filter(i => !i.naturalWidth).length"
             assert page.evaluate(broken) == 0
@@ -62,7 +63,9 @@ def test_the_tab_key_comes_to_everything(chromium, pages, classes):
     file, made = pages[classes]
     with browser.opened(chromium, file) as page:
         found = browser.tabbed(page)
-    assert sum(one.startswith("plot") for one in found) == 3
+    assert sum(one.startswith("plot") for one in found) == 4
+    assert sum(one.startswith("plane") for one in found) == 2
+    assert found.count("one") == (classes if classes <= 30 else 0)
     assert sum(one.startswith("play") for one in found) == len(made["mistakes"])
     assert ("find" in found) == ("scroll" in found) == ("confusion" in found) == (classes > report.CELLS)
     assert ("order" in found) == (classes > 2)
@@ -160,6 +163,30 @@ def test_a_chart_is_read_by_pointer_and_keys(chromium, pages):
         assert "eval/loss" in reading.inner_text()
         plot.hover()  # its middle
         assert reading.inner_text().startswith("step 300: train/loss ")
+
+
+def test_a_map_is_read_by_pointer_and_keys_and_shows_one_class(chromium, pages):
+    file, made = pages[8]
+    found = made["feature_map"]
+    said = [
+        f"{name}: {made['class_names'][label]}" + f", taken for {made['class_names'][guess]}" * (label != guess)
+        for name, label, guess in zip(found["ids"], found["labels"], found["predicted"], strict=True)
+    ]
+    with browser.opened(chromium, file) as page:
+        plane, reading = page.locator("#features .plane").nth(1), page.locator("#features .reading").nth(1)
+        plane.focus()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+        assert reading.inner_text() == said[1]
+        x, y = found["tsne"][7]
+        box = plane.locator("svg").bounding_box()
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + (1 - y) * box["height"])
+        assert reading.inner_text() == said[7]
+        clear = "[...document.querySelectorAll('.plane g:not(.faint)')].map(g => g.dataset.class)"
+        page.locator("#shown button").nth(2).click()
+        assert page.evaluate(clear) == ["2", "2"]
+        page.locator("#shown button").nth(2).click()
+        assert len(page.evaluate(clear)) == 16
 
 
 def test_classes_are_sorted_and_found(chromium, pages):

@@ -10,8 +10,8 @@ import pytest
 import reports
 
 from vidjax.data import preview, video
-from vidjax.evaluate import results
-from vidjax.report import charts, confusion, pictures, words
+from vidjax.evaluate import maps, results
+from vidjax.report import charts, confusion, features, pictures, words
 
 
 def test_orders_are_permutations_by_what_they_say():
@@ -24,6 +24,36 @@ def test_orders_are_permutations_by_what_they_say():
     assert found["most videos first"] == [3, 0, 1, 2]  # 5, 4, 2, 0
     assert sorted(found["confused ones together"]) == [0, 1, 2, 3]
     assert next(iter(found)) == "as listed"
+
+
+def test_a_map_keeps_groups_apart_and_draws_no_more_than_it_may(monkeypatch):
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    x = rng.normal(size=(60, 20)) + 30 * np.eye(3, 20)[y]
+    monkeypatch.setattr(maps, "MOST", 45)
+    found = maps.feature_map(x, y, (y + 1) % 3, [str(i) for i in range(60)], "fc6")
+    assert (found["dims"], found["of"], len(set(found["ids"]))) == (20, 60, 45)
+    assert [y[int(i)] for i in found["ids"]] == found["labels"]
+    assert found["predicted"] == [(c + 1) % 3 for c in found["labels"]]
+    for kind in ("pca", "tsne"):
+        points = np.array(found[kind])
+        assert points.min() == 0
+        assert points.max() == 1
+        apart = np.linalg.norm(points[:, None] - points[None], axis=-1) + 9 * np.eye(45)
+        assert [found["labels"][i] for i in apart.argmin(1)] == found["labels"]
+    variance = np.linalg.svd(x[[int(i) for i in found["ids"]]] - x[[int(i) for i in found["ids"]]].mean(0))[1] ** 2
+    np.testing.assert_allclose(found["explained"], variance[:2] / variance.sum(), rtol=1e-9)  # rounding
+    assert maps.feature_map(x[:2], y[:2], y[:2], ["a", "b"], "fc6") is None
+    flat = maps.feature_map(np.zeros((4, 1)), y[:4], y[:4], list("abcd"), "fc6")
+    assert (flat["pca"], flat["explained"]) == ([[0.5, 0.5]] * 4, [0, 0])
+
+
+@pytest.mark.parametrize("count", [1, 8, 12, 13, 400])
+def test_hues_of_neighbours_are_apart(count):
+    hues = [features.hue(i, count) for i in range(count)]
+    apart = [min((a - b) % 360, (b - a) % 360) for a, b in itertools.pairwise(hues)]
+    assert min(apart, default=360) >= min(30, 360 // count if count <= 12 else 30)
+    assert all(0 <= one < 360 for one in hues)
 
 
 def test_an_order_that_changes_nothing_is_not_offered():

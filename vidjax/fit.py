@@ -17,7 +17,7 @@ import numpy as np
 from vidjax import checkpoint, config, data, encoding, logs, report
 from vidjax import features as nets
 from vidjax.data import flow, handmade, modalities, stacking, work
-from vidjax.evaluate import results
+from vidjax.evaluate import maps, results
 
 log = logging.getLogger("vidjax")
 IDT = {
@@ -44,7 +44,8 @@ class FitError(RuntimeError):
 def fit(cfg, workdir):
     """Makes the features, fits on the `train` split, evaluates on `eval`; -> the report, with `page` and `example`.
 
-    Writes `config.json`, `classifier.npz` and, with `svm.pca` dimensions, `pca_curve.json`.
+    Writes `config.json`, `classifier.npz` and, with `svm.pca` dimensions, `pca_curve.json`; the report's page has a
+    map of the features, and that curve.
     """
     os.makedirs(workdir, exist_ok=True)
     config.save(cfg, workdir)
@@ -56,14 +57,13 @@ def fit(cfg, workdir):
     for name, arrays in encoders.items():
         fitted |= {f"{name}/{key}": value for key, value in arrays.items()}
     results.save_arrays(os.path.join(workdir, "classifier.npz"), fitted)
-    asked = vectors(encoders, features(cfg, held_out, workdir))
-    written = write_report(cfg, workdir, fitted, held_out, asked)
+    asked, curve = vectors(encoders, features(cfg, held_out, workdir)), {}
     if cfg.svm.pca:
         curve = pca_curve(rows, y, asked, labels(held_out), cfg.svm.pca, cfg.svm.c)
         report.save_json(pathlib.Path(workdir) / "pca_curve.json", curve)
         for dims, top1 in curve.items():
             log.info("%d principal components: top-1 %.1f %%", dims, 100 * top1)
-    return written
+    return write_report(cfg, workdir, fitted, held_out, asked, curve)
 
 
 def run(cfg, workdir):
@@ -83,8 +83,8 @@ def run(cfg, workdir):
     return write_report(cfg, workdir, fitted, held_out, rows)
 
 
-def write_report(cfg, workdir, fitted, source, rows):
-    """Scores a source's vectors (N, D) and writes its report."""
+def write_report(cfg, workdir, fitted, source, rows, curve=None):
+    """Scores a source's vectors (N, D) and writes its report, with a map of them and the curve of `pca_curve`."""
     svm = {key: fitted[f"svm/{key}"] for key in ("coef", "intercept")}
     if rows.shape[1] != svm["coef"].shape[1] or len(source.classes) != len(svm["coef"]):
         raise FitError(
@@ -92,7 +92,11 @@ def write_report(cfg, workdir, fitted, source, rows):
         )
     cost = {"params": sum(value.size for value in fitted.values()), "gmac_per_view": 0.0}
     scores = encoding.softmax(encoding.margins(svm, rows))
-    return results.write(cfg, source, workdir, step=0, scores=scores, errors={}, cost=cost, seconds=0.0)
+    ids = [source[i]["id"] for i in range(len(source))]
+    layer = cfg.features.layer or cfg.features.kind
+    drawn = maps.feature_map(rows, labels(source), scores.argmax(1), ids, layer)
+    how = {"cost": cost, "seconds": 0.0, "extra": {"feature_map": drawn, "pca_curve": curve}}
+    return results.write(cfg, source, workdir, step=0, scores=scores, errors={}, **how)
 
 
 def labels(source):

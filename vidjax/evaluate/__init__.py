@@ -220,8 +220,8 @@ class Evaluator:
         seconds = time.perf_counter() - began
         refuse(list(errors.values()), self.source, self.cfg.eval.allow_bad)
         how = {"scores": found["scores"], "clips": found.get("clips"), "errors": errors, "cost": self.cost}
-        how |= {"seconds": seconds, "repeated": min(self.repeated, len(self.source)), "weights": weights}
-        return results.write(self.cfg, self.source, workdir, step=step, out=out, **how)
+        how |= {"seconds": seconds, "repeated": min(self.repeated, len(self.source))}
+        return results.write(self.cfg, self.source, workdir, step=step, out=out, extra={"weights": weights}, **how)
 
 
 def run(cfg, workdir, step=None, split="eval"):

@@ -17,13 +17,14 @@ from vidjax.evaluate.figures import counted, further, label_array, metrics
 FRAMES, SHORT_SIDE = 32, 160  # of a mistaken video's clip on the page, and its pixels
 
 
-def write(cfg, source, workdir, *, step, scores, errors, cost, seconds, out="", clips=None, repeated=0, weights=""):
+def write(cfg, source, workdir, *, step, scores, errors, cost, seconds, out="", clips=None, repeated=0, extra=None):
     """Writes `report_<step>.json`, `.html` and `scores_<step>.npz` of scores (N, C) into `out`; returns the report.
 
     A named protocol, `eval.split` where it is not the evaluation's, and another data set's name are part of the files'
     names; `out` is by default the workdir, whose learning curves and recipe the report has. `errors` are {index: why}
     of videos without a score, `cost` {params, gmac_per_view}, `clips` (N, 3) those of `evaluate.clip_hits`, `repeated`
-    the videos that an earlier job scored, `weights` the fingerprint of the checkpoint. Process 0's report has also
+    the videos that an earlier job scored, `extra` what else the report has: `weights`, the fingerprint of the
+    checkpoint, `feature_map`, `pca_curve`. Process 0's report has also
     `page`, the path of the page, and `example`, a video's.
     """
     records = [source[i] for i in range(len(source)) if i not in errors]
@@ -33,7 +34,8 @@ def write(cfg, source, workdir, *, step, scores, errors, cost, seconds, out="", 
     clips = None if clips is None else np.delete(clips, list(errors), 0)
     labels = label_array(records, source)
     result = summary(cfg, source, step, kept, labels, records, errors, clips)
-    result |= {"weights": weights, "seconds": seconds} | speed(clips, len(records) - repeated, seconds, cfg.eval.crops)
+    result |= {"weights": "", "seconds": seconds} | (extra or {})
+    result |= speed(clips, len(records) - repeated, seconds, cfg.eval.crops)
     result["model"] |= cost
     if jax.process_index() == 0:
         result |= {"intervals": intervals.intervals(kept, labels)} | origins.of(workdir, result, cfg)

@@ -10,7 +10,7 @@ import jinja2
 import numpy as np
 
 from vidjax import progress
-from vidjax.report import charts, pictures, words
+from vidjax.report import charts, features, pictures, words
 from vidjax.report import confusion as cells
 from vidjax.report.words import views
 
@@ -57,6 +57,8 @@ def page(report, strips):
     given |= _said(report) | _matrix(confusion, names)
     given["curves"] = charts.curves(report.get("curves"), report["step"])
     given["calibration"] = charts.calibration(report.get("calibration"))
+    given["features"] = features.scatter(report.get("feature_map"), names)
+    given["dimensions"] = features.dimensions(report.get("pca_curve"))
     return render("page.html", report | given | {"cards": _cards(report["mistakes"], names, strips)})
 
 

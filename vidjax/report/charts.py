@@ -34,7 +34,7 @@ def _panel(kind, lines, step):
     as_share = kind == "accuracy"
     x_ticks = ticks(min(0, steps[0]), max(steps[-1], step, 1))
     y_ticks = [0, 0.25, 0.5, 0.75, 1] if as_share else ticks(min(0, *values), max(values))
-    across, up = _scale(x_ticks[0], max(steps[-1], step, 1)), _scale(y_ticks[0], y_ticks[-1])
+    across, up = scale(x_ticks[0], max(steps[-1], step, 1)), scale(y_ticks[0], y_ticks[-1])
     write = percent if as_share else lambda value: progress.amount(value) if value else "0"
     at = {name: dict(points) for name, points in lines.items()}
     said = lambda x: ", ".join(f"{name} {write(at[name][x])}" for name in lines if x in at[name])  # noqa: E731
@@ -43,7 +43,7 @@ def _panel(kind, lines, step):
         "x": [{"at": across(x), "text": _step(x)} for x in x_ticks if across(x) <= 100],
         "y": [{"at": up(y), "text": f"{100 * y:.0f} %" if as_share else f"{y:g}"} for y in y_ticks],
         "lines": [
-            {"name": name, "path": _path([(across(x), up(y)) for x, y in points]), "dots": _dots(points, across, up)}
+            {"name": name, "path": path([(across(x), up(y)) for x, y in points]), "dots": _dots(points, across, up)}
             for name, points in lines.items()
         ],
         "mark": across(step),
@@ -95,11 +95,13 @@ def _thin(points):
     return [points[round(i * last / (POINTS - 1))] for i in range(POINTS)]
 
 
-def _scale(low, high):
+def scale(low, high):
+    """A function from a value to its place between two others, in per cent."""
     return lambda value: round(100 * (value - low) / (high - low), 2)
 
 
-def _path(points):
+def path(points):
+    """The line through points (x, y), y growing upwards, for an SVG of 100 by 100."""
     return "M" + "L".join(f"{x:g} {100 - y:g}" for x, y in points)
 
 

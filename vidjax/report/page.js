@@ -44,6 +44,48 @@ for (const plot of document.querySelectorAll(".plot")) {
   });
 }
 
+// A map reads out the video nearest to the pointer, or the next by the arrow keys; one class can be shown alone.
+for (const plane of document.querySelectorAll(".plane")) {
+  const stops = JSON.parse(plane.dataset.stops), output = plane.parentNode.querySelector(".reading"), svg = plane.firstElementChild;
+  let at = -1;
+  const read = i => {
+    at = clip(i, 0, stops.length - 1);
+    const [x, y, text, number] = stops[at], hue = plane.querySelector(`g[data-class="${number}"]`).style.getPropertyValue("--at");
+    for (const path of plane.querySelectorAll(".ring, .inner")) {
+      path.setAttribute("d", `M${x} ${100 - y}h0`);
+      path.style.setProperty("--at", hue);
+    }
+    plane.classList.add("on");
+    output.textContent = text;
+  };
+  for (const kind of ["pointermove", "pointerdown"]) plane.addEventListener(kind, event => {
+    const box = svg.getBoundingClientRect();
+    const x = 100 * (event.clientX - box.left) / box.width, y = 100 - 100 * (event.clientY - box.top) / box.height;
+    const far = ([a, b, , c]) => (a - x) ** 2 + (b - y) ** 2 + (plane.dataset.only && plane.dataset.only !== `${c}` ? 1e6 : 0);
+    read(stops.reduce((best, stop, i) => far(stop) < far(stops[best]) ? i : best, 0));
+  });
+  plane.addEventListener("keydown", event => {
+    const move = {ArrowLeft: -1, ArrowRight: 1, Home: -1e9, End: 1e9}[event.key];
+    if (!move) return;
+    event.preventDefault();
+    read(at < 0 ? (move > 0 && move < 1e9 ? 0 : stops.length - 1) : at + move);
+  });
+}
+const shown = $("shown");
+if (shown) {
+  const only = number => {
+    for (const plane of document.querySelectorAll(".plane")) plane.dataset.only = number;
+    for (const group of document.querySelectorAll(".plane g")) group.classList.toggle("faint", number !== "" && group.dataset.class !== number);
+  };
+  const buttons = [...shown.querySelectorAll("button")];
+  shown.onchange = () => only(shown.value);
+  for (const button of buttons) button.onclick = () => {
+    const alone = button.getAttribute("aria-pressed") === "false";
+    for (const other of buttons) other.setAttribute("aria-pressed", String(alone && other === button));
+    only(alone ? button.value : "");
+  };
+}
+
 // A clip takes the place of its filmstrip while it is looked at; nothing moves unasked.
 for (const button of document.querySelectorAll(".play")) {
   const film = button.parentNode, strip = film.querySelector(".strip"), video = film.querySelector("video");
