@@ -88,9 +88,11 @@ ALLOWED = {
     },
     "encoding": set(),
     "inflate": set(),
+    "features.store": {"data"},
+    "features.command": {"data", "evaluate.figures", "features", "features.store", "logs", "predict"},
     "features": {
-        *("checkpoint", "data", "evaluate", "evaluate.figures", "evaluate.results", "inputs", "models", "report"),
-        "sharding",
+        *("checkpoint", "data", "evaluate", "evaluate.figures", "evaluate.jobs", "features.store", "inputs", "models"),
+        *("predict", "sharding"),
     },
     "fit": {
         *(

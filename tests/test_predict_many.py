@@ -220,7 +220,7 @@ def test_memory_does_not_grow_with_a_video(predictor, tmp_path, monkeypatch):
 
     taken, real = [], predictor.batch
     monkeypatch.setattr(many.windows, "views", counted)
-    monkeypatch.setattr(predictor, "batch", lambda batch: taken.append(len(batch)) or real(batch))
+    monkeypatch.setattr(predictor, "batch", lambda batch, step: taken.append(len(batch)) or real(batch))
     made = []
 
     def progress(done, known):

@@ -53,10 +53,25 @@ def compare_flags(values):
 
 
 def features_flags(values):
-    flags.DEFINE_string(
-        "layer", "pre_logits", "the activation; a wrong name is told the right ones", flag_values=values
-    )
+    text = "activations by name, such as layer3,pre_logits; a wrong name is told the right ones; default pre_logits"
+    flags.DEFINE_list("layer", ["pre_logits"], text, flag_values=values)
     flags.DEFINE_string("out", "", "a folder for the features and their manifest", flag_values=values)
+    text = "npz (default; all rows are held in memory), parquet or array_record (written as they come)"
+    flags.DEFINE_string("format", "npz", text, flag_values=values)
+    text = "of a data set: a row for each window of time, as of plain videos, in place of one for each video"
+    flags.DEFINE_boolean("windows", False, text, flag_values=values)
+    text = "keep times, places and tokens of a layer: (t, h, w, C) in place of their mean (C,)"
+    flags.DEFINE_boolean("raw", False, text, flag_values=values)
+    windows_flags(values)
+
+
+def windows_flags(values):
+    text = "from one window's beginning to the next: 0.5s (seconds) or 8f (frames); default: where one ends"
+    flags.DEFINE_string("stride", "", text, flag_values=values)
+    text = "how long a window is, as --stride, for a net that sees frames of a whole video; default: the whole video"
+    flags.DEFINE_string("window", "", text, flag_values=values)
+    text = "videos that are decoded at the same time; default 4"
+    flags.DEFINE_integer("threads", 4, text, lower_bound=1, flag_values=values)
 
 
 def top_flag(values):
@@ -113,10 +128,6 @@ def explain_flags(values):
 
 def predict_flags(values):
     flags.DEFINE_string("list", "", "a text file of more videos, a path on each line", flag_values=values)
-    text = "from one window's beginning to the next: 0.5s (seconds) or 8f (frames); default: where one ends"
-    flags.DEFINE_string("stride", "", text, flag_values=values)
-    text = "how long a window is, as --stride, for a net that sees frames of a whole video; default: the whole video"
-    flags.DEFINE_string("window", "", text, flag_values=values)
     text = "score the whole video as vidjax eval does: a test such as slowfast_10x3, or own, as the run was evaluated"
     flags.DEFINE_string("protocol", "", text, flag_values=values)
     text = "the share that a class needs for a segment; default 0.3"
@@ -126,8 +137,7 @@ def predict_flags(values):
     flags.DEFINE_string("csv", "", text, flag_values=values)
     flags.DEFINE_string("srt", "", "a folder for subtitles of the segments, or FILE.srt", flag_values=values)
     flags.DEFINE_string("video", "", "a folder for copies with the labels drawn, or FILE.mp4", flag_values=values)
-    text = "videos that are decoded at the same time; default 4"
-    flags.DEFINE_integer("threads", 4, text, lower_bound=1, flag_values=values)
+    windows_flags(values)
 
 
 def convert_flags(values):

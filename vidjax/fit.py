@@ -151,7 +151,7 @@ def trajectories(task):
 
 
 def network(cfg, source):
-    """A net's activation `features.layer`, the mean over its views scaled to length 1: (videos, D).
+    """A net's activation `features.layer`, the mean over its views and places scaled to length 1: (videos, D).
 
     Clips, modalities and crops are those that the net's own checkpoint names; `eval.protocol`, or the numbers of
     `eval.clips` and `crops`, take their place where the config has them. FitError if a video cannot be read.
@@ -166,16 +166,19 @@ def network(cfg, source):
     found, errors, _ = nets.of_net(own, cfg.features.path, source, cfg.features.layer)
     if errors:
         raise FitError(f"{len(errors)} videos cannot be read (first: {next(iter(errors.values()))}); remove them.")
-    return encoding.unit(found)
+    return encoding.unit(found[cfg.features.layer])
 
 
 def stored(cfg, source):
-    """Rows of the folder `features.path`, which `vidjax features` wrote, scaled to length 1: (videos, D)."""
+    """Rows of the folder `features.path`, which `vidjax features` wrote, scaled to length 1: (videos, D).
+
+    Of a folder with rows for windows the mean of each video's.
+    """
     rows, folder = {}, pathlib.Path(cfg.features.path)
     for split in ("train", "eval"):
-        if (folder / f"{split}.npz").exists():
-            arrays, _ = nets.read(folder, split)
-            rows |= dict(zip(arrays["ids"].tolist(), arrays["features"], strict=True))
+        if (folder / f"{split}.json").exists():
+            arrays, _ = nets.read(folder, split, cfg.features.layer)
+            rows |= nets.per_video(arrays["id"], arrays["features"].reshape(len(arrays["id"]), -1))
     ids = [source[i]["id"] for i in range(len(source))]
     if lost := [name for name in ids if name not in rows]:
         raise FitError(

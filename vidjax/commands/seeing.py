@@ -1,7 +1,5 @@
 """What a net makes of videos: labels, explanations, features; several reports or scores together."""
 
-import os
-
 from vidjax.commandflags import (
     compare_flags,
     explain_flags,
@@ -17,7 +15,7 @@ from vidjax.commandflags import (
     top_flag,
     weights_flags,
 )
-from vidjax.commandline import UsageError, join, parse, workdir_flag
+from vidjax.commandline import UsageError, join, parse, take, workdir_flag
 
 
 def predict(argv):
@@ -80,25 +78,58 @@ def predictor_of(values):
 
 
 def features(argv):
-    """Write a net's features of a data set: an activation of every video, averaged over its views, and a manifest.
+    """Write a net's features of videos: activations of any layers, a row a window or a video, and a manifest.
 
+    vidjax features my_folder "clips/*.mp4" --weights=runs/r3d --out=features
+    vidjax features my_folder --weights=r3d_18.pth --layer=layer3,pre_logits --format=parquet --out=features
     vidjax features --workdir=runs/r3d --config.data.path=MY_FOLDER --split=train --out=features
-    vidjax features --workdir=runs/r3d --layer=layer3 --split=eval --out=features
+    vidjax features --workdir=runs/r3d --config.data.path=MY_FOLDER --split=train --windows --out=features
 
-    Writes OUT/SPLIT.npz (features, labels, ids) and OUT/SPLIT.json: which run, step, layer, data and views they are of.
+    Of files, folders and patterns a row for each window of `vidjax predict`, OUT/videos.*; of a data set a row for each
+    video, the mean over the views of `vidjax eval`, OUT/SPLIT.*. Activations with times, places or tokens are averaged
+    over these. The .json beside it says which weights, layers, data and views they are of, and seals the files. A
+    video that cannot be read is named and left out; exit code 1 then. `vidjax search` finds what is near in them.
     """
-    join(argv)
-    values, _ = parse(features, argv, [process_flags, step_flag, split_flag, features_flags], of_step(argv))
-    if not values.out:
-        raise UsageError("give a folder for the features: vidjax features --workdir=DIR --out=FOLDER.")
+    values, paths = features_asked(argv)
     from vidjax import features as owner
+    from vidjax.features import command
 
-    written = owner.write(values.config, values.workdir, values.out, values.layer, values.split, values.step)
-    count, width = written["shape"]
-    print(f"wrote    {os.path.join(values.out, values.split)}.npz, {count} videos x {width} of {values.layer}")
-    if written["unreadable"]:
-        print(f"left out {len(written['unreadable'])} videos that cannot be read; the .json beside it names them")
-    return 0
+    name, weights = (command.NAME if paths else values.split), values.weights or values.workdir
+    if not paths and not values.windows:
+        how = {"split": values.split, "step": values.step, "form": values.format, "raw": values.raw}
+        written = owner.write(values.config, weights, values.out, values.layer, **how)
+        return 1 if command.tell(written, values.out, name) else 0
+    from vidjax import loading
+    from vidjax.predict import files
+
+    found = files.find(paths)
+    predictor = loading.predictor(weights, values["from"].value, values.classes, values.step)
+    if paths:
+        written = command.of_files(predictor, found, paths, values)
+    else:
+        written = command.of_data(predictor, values.config, values)
+    return 1 if command.tell(written, values.out, name) else 0
+
+
+def features_asked(argv):
+    """The flags and words of `vidjax features`, once they make sense together; joins the processes of several."""
+    weights, workdir, helped = take(argv, "weights")[0], take(argv, "workdir")[0], {"--help", "-h", "-help"} & set(argv)
+    if not (weights or workdir or helped):
+        raise UsageError("give videos and weights, or a run and its data: vidjax features --help shows both.")
+    join(argv)
+    define = [process_flags, step_flag, split_flag, weights_flags, features_flags, *([workdir_flag] if weights else ())]
+    values, paths = parse(features, argv, define, None if weights else of_step(argv))
+    changed = [word for word in argv if word.lstrip("-").startswith("config.")]
+    which = tuple(f"config.data.{key}" for key in ("source", "path", "split", "eval_", "motion", "group", "folds"))
+    if not values.out:
+        raise UsageError("give a folder for the features: --out=FOLDER.")
+    if weights and (workdir or not paths):
+        raise UsageError("give videos with --weights, such as vidjax features FOLDER --weights=RUN --out=FOLDER.")
+    if lost := [w for w in changed if paths or (values.windows and not w.lstrip("-").startswith(which))]:
+        raise UsageError(f"{lost[0]} is not heeded: windows are prepared as the checkpoint was trained; leave it out.")
+    if values.coordinator and (paths or values.windows):
+        raise UsageError("windows are computed by one process: leave --coordinator out.")
+    return values, paths
 
 
 def compare(argv):

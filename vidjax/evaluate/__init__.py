@@ -22,24 +22,35 @@ RGB = inputs.preparer(data.options({}))  # clips of pixels alone
 
 
 def eval_step(
-    variables, batch, net=None, *, model, average, prepare=RGB, multi_label=False, tasks=(), feature="", crops=1
+    variables,
+    batch,
+    net=None,
+    *,
+    model,
+    average,
+    prepare=RGB,
+    multi_label=False,
+    tasks=(),
+    crops=1,
+    layers=(),
+    raw=False,
 ):
     """Scores of each video: {inputs {key: (B, V, ...)}, view_mask (B, V), mask (B,)} -> {scores (B, C), mask (B,)}.
 
     The mean over a video's views, those of `view_mask` 1, is of their probabilities (`average` "prob") or of their
     logits ("logit"). Probabilities are a softmax, of the own classes in a mixture, or of each class if `multi_label`.
-    With `feature` the scores are the mean of that activation, flattened. Where the batch has labels there are `clips`
-    too, of `clip_hits`.
+    Where the batch has labels there are `clips` too, of `clip_hits`. With `layers` there are means over the views of
+    their `activations` in place of scores: {features {layer: (B, ...)}, mask (B,)}.
     """
     b, v = batch["view_mask"].shape
     views = jax.tree.map(lambda x: x.reshape(b * v, *x.shape[2:]), batch["inputs"])
     logits, out = model.apply(variables, prepare(views, net), train=False)
     share = batch["view_mask"] / jnp.maximum(batch["view_mask"].sum(1, keepdims=True), 1)
     mean = lambda x: jnp.sum(jnp.where(share[..., None] > 0, x * share[..., None], 0), 1)  # noqa: E731
-    if feature:
-        if feature not in out:
-            raise EvaluationError(f"the model has no activation {feature!r}; there are {', '.join(out)}.")
-        return {"scores": mean(out[feature].astype(jnp.float32).reshape(b, v, -1)), "mask": batch["mask"]}
+    if layers:
+        of_view = activations(out, layers, raw)
+        found = {name: mean(x.reshape(b, v, -1)).reshape(b, *x.shape[1:]) for name, x in of_view.items()}
+        return {"features": found, "mask": batch["mask"]}
     logits = logits.reshape(b, v, -1)
     if tasks:
         logits = jnp.where(jnp.array(tasks)[None, None] == batch["task"][:, None, None], logits, -jnp.inf)
@@ -51,6 +62,18 @@ def eval_step(
         clips = of_clip(squash(logits)) if average == "prob" else squash(of_clip(logits))
         found["clips"] = clip_hits(clips, batch["label"], batch["view_mask"][:, ::crops] * batch["mask"][:, None])
     return found
+
+
+def activations(out, layers, raw=False):
+    """Some of a net's `out`, float32: {layer: (B, C)}, means over times, places or tokens; as they are if `raw`.
+
+    EvaluationError names those that there are where one is not.
+    """
+    for name in layers:
+        if name not in out:
+            raise EvaluationError(f"the model has no activation {name!r}; there are {', '.join(out)}.")
+    found = {name: out[name].astype(jnp.float32) for name in layers}
+    return found if raw else {name: x.mean(tuple(range(1, x.ndim - 1))) for name, x in found.items()}
 
 
 def clip_hits(scores, label, mask):
@@ -67,9 +90,9 @@ def clip_hits(scores, label, mask):
     return jnp.stack([*counts, mask.sum(1)], 1).astype(jnp.int32)
 
 
-def make_step(cfg, model, mesh, places, source, feature=""):
-    """The compiled evaluation step; every process gets the whole batch's scores."""
-    if not feature and cfg.eval.average not in ("prob", "logit"):
+def make_step(cfg, model, mesh, places, source, layers=(), raw=False):
+    """The compiled evaluation step; every process gets the whole batch's scores, or `layers` of `eval_step`."""
+    if not layers and cfg.eval.average not in ("prob", "logit"):
         raise ValueError(f"config.eval.average '{cfg.eval.average}' is unknown; choose prob or logit.")
     step = functools.partial(
         eval_step,
@@ -78,8 +101,9 @@ def make_step(cfg, model, mesh, places, source, feature=""):
         prepare=inputs.preparer(data.options(cfg.data)),
         multi_label=source.multi_label,
         tasks=source.tasks,
-        feature=feature,
         crops=cfg.eval.crops,
+        layers=layers,
+        raw=raw,
     )
     batch, whole = jax.sharding.NamedSharding(mesh, sharding.BATCH), sharding.replicated(mesh)
     step = sharding.for_mesh(step, mesh, cfg.get("sequence", "gather"))
@@ -117,15 +141,15 @@ def meta(cfg, model, source):
     }
 
 
-def with_protocol(cfg, feature=""):
+def with_protocol(cfg, layers=()):
     """A config whose views are those of its `eval.protocol`, where it names one; what that leaves open stays.
 
-    `feature` is the activation that is averaged instead of scores, if one is.
+    `layers` are the activations that are averaged instead of scores, if any are.
     """
     if not cfg.eval.get("protocol"):
         return cfg
     protocol, cfg = protocols.find(cfg.eval.protocol), cfg.copy_and_resolve_references()
-    if protocol.feature not in ("", feature):
+    if protocol.feature not in ("", *layers):
         others = ", ".join(name for name, one in protocols.PROTOCOLS.items() if not one.feature)
         raise EvaluationError(
             f"config.eval.protocol {cfg.eval.protocol} averages the activation {protocol.feature}, as vidjax fit does, "
@@ -143,16 +167,17 @@ def with_protocol(cfg, feature=""):
 class Evaluator:
     """Evaluates a model's variables on a source: compiled once, the same digits in training and in a job.
 
-    `net` are the variables of the net that makes the flow, if one does (`inputs.load_net`); `feature` an activation
-    to average instead of scores.
+    `net` are the variables of the net that makes the flow, if one does (`inputs.load_net`); `layers` activations that
+    are averaged in place of scores (`raw`: with their places, see `eval_step`).
     """
 
-    def __init__(self, cfg, model, mesh, places, source, net=None, feature=""):
+    def __init__(self, cfg, model, mesh, places, source, net=None, layers=(), raw=False):
         check_readable(source, cfg.eval.allow_bad)
         self.progress = lambda what: None  # called with each batch that is done
         self.stop = lambda: False  # whether to end after this batch; called by all processes equally often
-        self.cfg, self.model, self.mesh, self.source, self.net = with_protocol(cfg, feature), model, mesh, source, net
-        self.step = make_step(self.cfg, model, mesh, places, source, feature)
+        self.cfg, self.model = with_protocol(cfg, layers), model
+        self.mesh, self.source, self.net = mesh, source, net
+        self.step = make_step(self.cfg, model, mesh, places, source, layers, raw)
 
     @functools.cached_property
     def cost(self):
@@ -195,7 +220,7 @@ class Evaluator:
                 fetch()
         if len(done) < total:
             raise Stopped(f"{min(len(done) * views.batch_size, n)} of {n} videos are done")
-        found = {key: np.concatenate([batch[key] for batch in done])[:n] for key in done[0]}
+        found = jax.tree.map(lambda *x: np.concatenate(x)[:n], *done)
         unread = np.flatnonzero(found["mask"] == 0)
         return found, {int(i): errors.get(int(i), "unreadable on another process") for i in unread}
 

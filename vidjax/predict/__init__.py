@@ -30,6 +30,7 @@ class Predictor:
         self.net = inputs.load_net(self.section)
         self.prepare = jax.jit(inputs.preparer(self.section))
         self.at_once, self.sizes, self.viewings = 8, set(), {}  # windows in one device call; see `batch`, `viewing`
+        self.steps = {}
         self.step = self.compiled(cfg.eval.average)
 
     @property
@@ -42,10 +43,14 @@ class Predictor:
         """Whether several classes can be true at once: scores then do not add up to 1."""
         return self.meta.get("multi_label", False)
 
-    def compiled(self, average):
-        """`evaluate.eval_step` of this net, compiled for each shape that it meets."""
-        how = {"average": average, "prepare": inputs.preparer(self.section), "multi_label": self.multi_label}
-        return jax.jit(functools.partial(evaluate.eval_step, model=self.model, **how))
+    def compiled(self, average, layers=(), raw=False):
+        """`evaluate.eval_step` of this net, compiled once for each shape that it meets."""
+        how = {"average": average, "layers": tuple(layers), "raw": raw}
+        key = tuple(how.values())
+        if key not in self.steps:
+            how |= {"prepare": inputs.preparer(self.section), "multi_label": self.multi_label}
+            self.steps[key] = jax.jit(functools.partial(evaluate.eval_step, model=self.model, **how))
+        return self.steps[key]
 
     def __call__(self, path, stride="", window="", protocol="", threshold=segments.THRESHOLD):
         """What is in one video: a dictionary of
@@ -69,15 +74,19 @@ class Predictor:
         return found | {"top": top, "segments": segments.named(found, names, threshold, self.multi_label)}
 
     def many(self, paths, **how):
-        """Yields (path, what a call gives but top and segments, or the VideoError) of each file; see `many.scored`."""
+        """Yields (path, what a call gives but top and segments, or the VideoError) of each file; see `many.scored`.
+
+        With `layers` of the net's `out` results have `features` {layer: (W, C)} in place of scores.
+        """
         if how.get("protocol"):
             self.viewing(how["protocol"])
         return many.scored(self, list(map(os.fspath, paths)), **how)
 
-    def batch(self, windows):
+    def batch(self, windows, step=None):
         """Scores of up to `at_once` windows, [{key: (crops, ...)}]: (at least so many, classes), on the device.
 
-        Filled up to the least size that was computed before, or to a power of two: one window costs one.
+        Filled up to the least size that was computed before, or to a power of two: one window costs one. With a `step`
+        that is `compiled` for layers, their activations.
         """
         count, crops = len(windows), self.meta["preprocess"]["crops"]
         rows = min((n for n in self.sizes if n >= count), default=1 << (count - 1).bit_length())
@@ -87,7 +96,8 @@ class Predictor:
             for key, x in views.items():
                 batch[key][i] = x
         ones = np.ones((rows, crops), np.float32)
-        return self.step(self.variables, {"inputs": batch, "view_mask": ones, "mask": ones[:, 0]}, self.net)["scores"]
+        whole = {"inputs": batch, "view_mask": ones, "mask": ones[:, 0]}
+        return (step or self.step)(self.variables, whole, self.net)["features" if step else "scores"]
 
     def viewing(self, protocol):
         """(data section, views, compiled step) of an evaluation by a named protocol, or the run's OWN. ValueError."""

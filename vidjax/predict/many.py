@@ -41,15 +41,17 @@ class Failed(typing.NamedTuple):
     error: video.VideoError
 
 
-def scored(predictor, paths, *, stride="", window="", protocol="", threads=4, progress=None):
+def scored(predictor, paths, *, stride="", window="", protocol="", threads=4, progress=None, layers=(), raw=False):
     """Yields (path, result of `Predictor`, or the VideoError of a file that cannot be read) in the order of the paths.
 
     Memory holds a few windows and frames for each of the threads, however long and many the videos are. `progress` is
-    called after each window, with those that are done and those known so far.
+    called after each window, with those that are done and those known so far. `layers` and `raw` are those of
+    `evaluate.eval_step`: results then have `features` {layer: (W, ...)} in place of scores.
     """
     how = {"stride": stride, "window": window, "protocol": protocol, "threads": threads}
+    step = predictor.compiled("", layers, raw) if layers else None
     waiting = collections.deque(opened(predictor, i, path, **how) for i, path in enumerate(paths))
-    sheet, batches, turn = Sheet(protocol, progress), Batches(predictor, protocol), 0
+    sheet, batches, turn = Sheet(protocol, progress), Batches(predictor, protocol, step), 0
     with contextlib.closing(turns.taken(waiting, threads, depth(predictor))) as items:
         for item in items:
             if isinstance(item, Begun):
@@ -101,8 +103,9 @@ def part(predictor, number, record, indices, places):
 class Batches:
     """Windows of any files, computed `predictor.at_once` at a time, one batch while the next is filled."""
 
-    def __init__(self, predictor, protocol):
-        self.predictor, self.protocol, self.full, self.flying = predictor, protocol, [], collections.deque()
+    def __init__(self, predictor, protocol, step=None):
+        self.predictor, self.protocol, self.step = predictor, protocol, step
+        self.full, self.flying = [], collections.deque()
 
     def add(self, seen):
         """Takes a window, or a whole video's views; -> [(what was Seen, its scores)] of what is done meanwhile."""
@@ -118,7 +121,7 @@ class Batches:
 
     def launch(self):
         """Sends what is there to the device."""
-        self.flying.append((self.full, self.predictor.batch([seen.views for seen in self.full])))
+        self.flying.append((self.full, self.predictor.batch([seen.views for seen in self.full], self.step)))
         self.full = []
 
     def land(self, most):
@@ -126,7 +129,7 @@ class Batches:
         found = []
         while len(self.flying) > most:
             seen, scores = self.flying.popleft()
-            found += zip(seen, np.asarray(scores), strict=False)  # the last batch is padded
+            found += zip(seen, rows(scores), strict=False)  # the last batch is padded
         return found
 
     def rest(self):
@@ -134,6 +137,14 @@ class Batches:
         if self.full:
             self.launch()
         return self.land(0)
+
+
+def rows(made):
+    """What the device gave of a batch, window by window: scores, or {layer: activation}."""
+    if not isinstance(made, dict):
+        return np.asarray(made)
+    arrays = {name: np.asarray(x) for name, x in made.items()}
+    return [dict(zip(arrays, each, strict=True)) for each in zip(*arrays.values(), strict=True)]
 
 
 def shapes(seen):
@@ -181,19 +192,22 @@ class Sheet:
             return None
         self.left.pop(number)
         del self.files[number]
-        return finished(begun, np.stack(self.scores.pop(number)), self.whole.pop(number, None))
+        return finished(begun, self.scores.pop(number), self.whole.pop(number, None))
 
 
 def finished(begun, scores, whole):
     """The result of `Predictor` for a file."""
     times, spans = begun.times, begun.spans
-    return {
+    if isinstance(scores[0], dict):
+        made = {"features": {name: np.stack([one[name] for one in scores]) for name in scores[0]}}
+    else:
+        made = {"scores": np.stack(scores)}
+        made["video"] = made["scores"].mean(0) if whole is None else whole
+    return made | {
         **{key: begun.record[key] for key in ("path", "num_frames", "fps", "width", "height")},
         "times": times,
         "start": times[spans[:, 0]],
         "end": times[spans[:, 1]],
         "frames": spans,
         "clips": begun.clips,
-        "scores": scores,
-        "video": scores.mean(0) if whole is None else whole,
     }
