@@ -132,8 +132,9 @@ def test_kept_batches_read_back_with_their_errors(tmp_path):
     tiny.assert_equal(found, batches[:1])
     assert errors == {1: "cannot be read: ü"}
     assert partial.Partial(tmp_path, "5_mine", "another", rows=2, width=3).read() == ([], {})
-    other = partial.Partial(tmp_path, "5", "key", rows=2, width=3)
-    other.add(0, batches[0], {})
+    other = partial.Partial(tmp_path, "5", "key", rows=2, width=3, layers=("fc/6",))
+    other.add(0, batches[0] | {"features": {"fc/6": np.ones((2, 5), np.float32)}}, {})
+    tiny.assert_equal(other.read()[0][0]["features"]["fc/6"], np.ones((2, 5), np.float32))
     kept.remove()
     assert len(other.read()[0]) == 1
     other.remove()

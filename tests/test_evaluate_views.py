@@ -13,9 +13,9 @@ import pytest
 import tiny
 from evaluated import job, read, same_report
 
-from vidjax import checkpoint, config, data, evaluate, fuse, main, models, predict
+from vidjax import checkpoint, config, data, evaluate, features, fuse, main, models, predict
 from vidjax.data import protocols, transforms, video
-from vidjax.evaluate import checks, jobs
+from vidjax.evaluate import checks, jobs, maps
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,26 @@ def test_training_a_job_and_prediction_give_a_video_the_same_scores(run, videos)
             np.testing.assert_allclose(scores, expected, rtol=1e-5)  # batches of another size add up in another order
     assert again["ids"].tolist() == [source[i]["id"] for i in range(13)]
     assert report["hit"]["clip"] == report["hit"]["video"]
+
+
+def test_the_map_is_of_the_nets_features_and_survives_a_stop(run):
+    assert main.main(["eval", f"--workdir={run}", "--config.eval.features=layer2", "--step=4"]) == 0
+    whole = json.loads((run / "report_4.json").read_text())["feature_map"]
+    cfg = config.from_dict(checkpoint.read_meta(str(run))["config"])
+    source = data.source(cfg.data, "eval")
+    rows = features.of_net(cfg, str(run), source, "layer2", 4)[0]["layer2"]
+    assert rows.shape == (13, 8)
+    labels, ids = ([source[i][key] for i in range(13)] for key in ("label", "id"))
+    predicted = read(run / "scores_4.npz")["scores"].argmax(1)
+    assert maps.feature_map(rows, labels, predicted, ids, "layer2") == whole
+    assert 'id="features"' in (run / "report_4.html").read_text()
+    cfg.eval.features = "layer2"
+    stops = iter([False, True])
+    with pytest.raises(evaluate.Stopped):
+        list(jobs.Job(cfg, str(run), out=str(run / "two"), stop=lambda: next(stops)).one(4))
+    list(jobs.Job(cfg, str(run), out=str(run / "two")).one(4))
+    assert json.loads((run / "two" / "report_4.json").read_text())["feature_map"] == whole
+    assert main.main(["eval", f"--workdir={run}", "--config.eval.features=layer9"]) == 1
 
 
 def test_clips_hits_are_those_of_the_clips(run):

@@ -122,6 +122,7 @@ ALLOWED = {
     },
     "evaluate.partial": {"checkpoint", "evaluate.results"},
     "evaluate": {
+        *("evaluate.figures", "evaluate.maps"),
         *("checkpoint", "data", "evaluate.checks", "evaluate.errors", "evaluate.results", "inputs", "logs", "models"),
         "sharding",
     },

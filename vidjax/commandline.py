@@ -89,7 +89,7 @@ def complete(cfg):
 
     defaults = sharding.DEFAULTS | {
         "data": data.DEFAULTS | sources.DEFAULTS,
-        "eval": {"protocol": "", "precise_bn": 0},
+        "eval": {"protocol": "", "precise_bn": 0, "features": ""},
         "mix": {"mixup": 0.0, "cutmix": 0.0},
         "optim": optim.DEFAULTS,
         "init": transfer.DEFAULTS,

@@ -13,7 +13,7 @@ import numpy as np
 import vidjax
 from vidjax import checkpoint, data, inputs, logs, models, sharding
 from vidjax.data import modalities, protocols
-from vidjax.evaluate import results
+from vidjax.evaluate import figures, maps, results
 from vidjax.evaluate.checks import check_classes, check_readable, refuse
 from vidjax.evaluate.errors import EvaluationError, Stopped
 
@@ -40,17 +40,13 @@ def eval_step(
     The mean over a video's views, those of `view_mask` 1, is of their probabilities (`average` "prob") or of their
     logits ("logit"). Probabilities are a softmax, of the own classes in a mixture, or of each class if `multi_label`.
     Where the batch has labels there are `clips` too, of `clip_hits`. With `layers` there are means over the views of
-    their `activations` in place of scores: {features {layer: (B, ...)}, mask (B,)}.
+    their `activations`: features {layer: (B, ...)}.
     """
     b, v = batch["view_mask"].shape
     views = jax.tree.map(lambda x: x.reshape(b * v, *x.shape[2:]), batch["inputs"])
     logits, out = model.apply(variables, prepare(views, net), train=False)
     share = batch["view_mask"] / jnp.maximum(batch["view_mask"].sum(1, keepdims=True), 1)
     mean = lambda x: jnp.sum(jnp.where(share[..., None] > 0, x * share[..., None], 0), 1)  # noqa: E731
-    if layers:
-        of_view = activations(out, layers, raw)
-        found = {name: mean(x.reshape(b, v, -1)).reshape(b, *x.shape[1:]) for name, x in of_view.items()}
-        return {"features": found, "mask": batch["mask"]}
     logits = logits.reshape(b, v, -1)
     if tasks:
         logits = jnp.where(jnp.array(tasks)[None, None] == batch["task"][:, None, None], logits, -jnp.inf)
@@ -61,6 +57,9 @@ def eval_step(
         of_clip = lambda x: x.reshape(b, v // crops, crops, -1).mean(2)  # noqa: E731
         clips = of_clip(squash(logits)) if average == "prob" else squash(of_clip(logits))
         found["clips"] = clip_hits(clips, batch["label"], batch["view_mask"][:, ::crops] * batch["mask"][:, None])
+    if layers:
+        of_view = activations(out, layers, raw)
+        found["features"] = {key: mean(x.reshape(b, v, -1)).reshape(b, *x.shape[1:]) for key, x in of_view.items()}
     return found
 
 
@@ -91,8 +90,9 @@ def clip_hits(scores, label, mask):
 
 
 def make_step(cfg, model, mesh, places, source, layers=(), raw=False):
-    """The compiled evaluation step; every process gets the whole batch's scores, or `layers` of `eval_step`."""
-    if not layers and cfg.eval.average not in ("prob", "logit"):
+    """The compiled evaluation step; every process gets the whole batch's scores, and `layers` of `eval_step`."""
+    of_scores = layers in ((), (cfg.eval.get("features"),))  # a fit's features have no average of scores
+    if of_scores and cfg.eval.average not in ("prob", "logit"):
         raise ValueError(f"config.eval.average '{cfg.eval.average}' is unknown; choose prob or logit.")
     step = functools.partial(
         eval_step,
@@ -168,13 +168,14 @@ class Evaluator:
     """Evaluates a model's variables on a source: compiled once, the same digits in training and in a job.
 
     `net` are the variables of the net that makes the flow, if one does (`inputs.load_net`); `layers` activations that
-    are averaged in place of scores (`raw`: with their places, see `eval_step`).
+    are averaged too (`raw`: with their places, see `eval_step`), by default the one of `eval.features`, for its map.
     """
 
     def __init__(self, cfg, model, mesh, places, source, net=None, layers=(), raw=False):
         check_readable(source, cfg.eval.allow_bad)
         self.progress = lambda what: None  # called with each batch that is done
         self.stop = lambda: False  # whether to end after this batch; called by all processes equally often
+        self.layers = layers = layers or tuple(filter(None, [cfg.eval.get("features")]))
         self.cfg, self.model = with_protocol(cfg, layers), model
         self.mesh, self.source, self.net = mesh, source, net
         self.step = make_step(self.cfg, model, mesh, places, source, layers, raw)
@@ -192,7 +193,7 @@ class Evaluator:
         return found["scores"], errors
 
     def outputs(self, variables, kept=None):
-        """({scores (N, C), mask (N,), clips (N, 3)} of every video in the source's order, {index: error}).
+        """({scores (N, C), mask (N,), clips (N, 3), features} of every video in the source's order, {index: error}).
 
         What `kept` (see `partial`) has of an interrupted evaluation is not computed again. Raises Stopped.
         """
@@ -245,8 +246,18 @@ class Evaluator:
         seconds = time.perf_counter() - began
         refuse(list(errors.values()), self.source, self.cfg.eval.allow_bad)
         how = {"scores": found["scores"], "clips": found.get("clips"), "errors": errors, "cost": self.cost}
-        how |= {"seconds": seconds, "repeated": min(self.repeated, len(self.source))}
-        return results.write(self.cfg, self.source, workdir, step=step, out=out, extra={"weights": weights}, **how)
+        how |= {"seconds": seconds, "repeated": min(self.repeated, len(self.source)), "extra": {"weights": weights}}
+        if self.layers and jax.process_index() == 0:
+            how["extra"]["feature_map"] = self.feature_map(found, errors)
+        return results.write(self.cfg, self.source, workdir, step=step, out=out, **how)
+
+    def feature_map(self, found, errors):
+        """The report's map of the first of `layers`, of the videos that could be read."""
+        kept = [i for i in range(len(self.source)) if i not in errors]
+        records, scores = [self.source[i] for i in kept], found["scores"][kept]
+        labels = figures.counted(scores, figures.label_array(records, self.source))
+        rows, ids = found["features"][self.layers[0]][kept], [record["id"] for record in records]
+        return maps.feature_map(rows, labels, scores.argmax(1), ids, self.layers[0])
 
 
 def run(cfg, workdir, step=None, split="eval"):

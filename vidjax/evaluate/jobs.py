@@ -24,7 +24,7 @@ log = logging.getLogger("vidjax")
 PAUSE, POLL = 2.0, 0.5  # seconds between looks at whether training has ended, and for a new checkpoint
 SEEN = ("clip", "short_side", "modalities", "flow", "audio", "text", "streams", "pixels", "interpolation", "buckets")
 DRAWN = ("top1", "top5", "mean_class", "loss", "map", "auc", "ece")
-VIEWS = ("clips", "crops", "resize", "size", "average", "protocol")
+VIEWS = ("clips", "crops", "resize", "size", "average", "protocol", "features")
 
 
 class Job:
@@ -168,7 +168,7 @@ class Job:
             name = "_".join(filter(None, (str(step), suffix(cfg))))
             rows, same = cfg.eval.batch_size, identity(cfg.to_dict(), source.name, len(source))
             key = partial.key_of(same, weights, source, rows)
-            kept = partial.Partial(self.out, name, key, rows, len(source.classes))
+            kept = partial.Partial(self.out, name, key, rows, len(source.classes), self.evaluators[number].layers)
             yield self.evaluators[number](variables, step, self.workdir, str(self.out), kept, weights)
             kept.remove()
             self.mark(number)

@@ -23,7 +23,7 @@ SECTIONS = {  # the keys of each section, beside those of its owners
     ),
     "eval": (
         *("every", "batch_size", "clips", "crops", "resize", "size", "average", "allow_bad", "protocol"),
-        *("precise_bn", "split"),
+        *("precise_bn", "split", "features"),
     ),
     "optim": ("name", "lr", *optim.DEFAULTS),
     "mesh": sharding.AXES,
