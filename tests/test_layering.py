@@ -89,6 +89,8 @@ ALLOWED = {
     "encoding": set(),
     "inflate": set(),
     "features.store": {"data"},
+    "features.search": {"data", "features", "features.store", "loading"},
+    "features.shown": {"data", "features.search", "predict", "report"},
     "features.command": {"data", "evaluate.figures", "features", "features.store", "logs", "predict"},
     "features": {
         *("checkpoint", "data", "evaluate", "evaluate.figures", "evaluate.jobs", "features.store", "inputs", "models"),

@@ -65,6 +65,21 @@ def features_flags(values):
     windows_flags(values)
 
 
+def search_flags(values):
+    flags.DEFINE_integer("top", 10, "how many neighbours; default 10", lower_bound=1, flag_values=values)
+    text = "the index's layer; default: the first that was written"
+    flags.DEFINE_string("layer", "", text, flag_values=values)
+    flags.DEFINE_enum("metric", "cosine", ["cosine", "l2"], "cosine (default), or l2: distance", flag_values=values)
+    flags.DEFINE_boolean("per_video", False, "the nearest window of each video alone", flag_values=values)
+    text = "the query's own windows too, where the index has them; default: left out"
+    flags.DEFINE_boolean("self", False, text, flag_values=values)
+    text = "search through a graph (HNSW), kept in the index's folder: much faster in millions of rows, not exact"
+    flags.DEFINE_boolean("approximate", False, text, flag_values=values)
+    flags.DEFINE_string("json", "", "a new file of JSON lines, one a query", flag_values=values)
+    flags.DEFINE_string("out", "", "a new HTML page with pictures of the query and its neighbours", flag_values=values)
+    windows_flags(values)
+
+
 def windows_flags(values):
     text = "from one window's beginning to the next: 0.5s (seconds) or 8f (frames); default: where one ends"
     flags.DEFINE_string("stride", "", text, flag_values=values)

@@ -23,6 +23,7 @@ COMMANDS = {
     "export": weights.export,
     "fit": runs.fit,
     "features": seeing.features,
+    "search": seeing.search,
     "fuse": seeing.fuse,
     "compare": seeing.compare,
     "series": seeing.series,

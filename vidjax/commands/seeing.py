@@ -8,6 +8,7 @@ from vidjax.commandflags import (
     of_step,
     predict_flags,
     process_flags,
+    search_flags,
     series_flags,
     split_flag,
     step_flag,
@@ -130,6 +131,31 @@ def features_asked(argv):
     if values.coordinator and (paths or values.windows):
         raise UsageError("windows are computed by one process: leave --coordinator out.")
     return values, paths
+
+
+def search(argv):
+    """Find the windows of an index of `vidjax features` that are nearest to those of a video.
+
+    vidjax search my_video.mp4 features
+    vidjax search my_video.mp4 another.mp4 features --top=20 --per_video --out=found.html
+    vidjax search my_video.mp4 features/train.json --metric=l2 --json=found.jsonl
+
+    The last word is the index: a folder, or one set's .json in it. Its own net, found by the manifest, sees the query
+    as it saw the index; --weights names it where it lies elsewhere. Each row comes once, by the query's window that is
+    nearest. A query that cannot be read is named and skipped; exit code 1 then.
+    """
+    values, words = parse(search, argv, [workdir_flag, step_flag, weights_flags, search_flags])
+    if len(words) < 2:
+        raise UsageError("give a video and an index: vidjax search QUERY.mp4 FOLDER.")
+    from vidjax.features import search as owner
+    from vidjax.features import shown
+    from vidjax.predict import files
+
+    found = files.find(words[:-1])
+    index = owner.load(words[-1], values.layer, values.metric, values.approximate)
+    weights = values.weights or values.workdir
+    net = owner.predictor(index, weights, values["from"].value, values.classes, values.step)
+    return 1 if shown.run(index, net, list(found), values) else 0
 
 
 def compare(argv):
