@@ -1,5 +1,6 @@
 """`vidjax features` of data sets: what is written, what its manifest says, and a linear probe on it."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from vidjax import features, fit, main
+from vidjax import data, features, fit, main
 from vidjax.data import motion
 
 
@@ -69,6 +70,17 @@ def test_a_probe_on_stored_features_is_that_on_the_net(run, tmp_path):
             fitted.svm = {"c": 100.0, "pca": ()}
         reports.append(fit.fit(fitted, str(tmp_path / kind)))
     assert reports[0]["confusion"] == reports[1]["confusion"]
+
+
+def test_labels_of_the_data_do_not_matter(run):
+    """Data with several labels a video, of other classes than the net's."""
+    cfg, workdir, out = run
+    source = data.source(cfg.data, "eval")
+    rows = tuple(row | {"label": (1, 2)} for row in source.rows[:8])
+    several = dataclasses.replace(source, rows=rows, classes=("a", "b", "c"), multi_label=True)
+    found, errors, _ = features.of_net(cfg, str(workdir), several, "layer2")
+    assert errors == {}
+    np.testing.assert_array_equal(found["layer2"], features.read(out, "eval")[0]["features"][:8])
 
 
 def test_places_are_kept_where_they_are_asked_for(run, tmp_path):

@@ -64,15 +64,17 @@ def test_rows_are_the_activations_of_what_load_gives(runs, folder, tmp_path, cap
 def test_a_stride_and_a_generator_in_python(runs, folder):
     predictor = vidjax.predictor(str(runs[1]))
     path = str(folder / "a.mp4")
-    (rows,) = features.of_windows(predictor, {path: ("mine", 2)}, "layer1", stride="4f")
+    rows, again = features.of_windows(predictor, [(path, "mine", 2), (path, "again", 1)], "layer1", stride="4f")
+    assert set(again["id"]) == {"again"}
+    np.testing.assert_allclose(again["layer1"], rows["layer1"], atol=1e-6)  # other batches
     assert rows["first_frame"].tolist() == [0, 4, 8, 12, 13]
     assert rows["label"].tolist() == [2] * 5
     assert set(rows["id"]) == {"mine"}
-    (raw,) = features.of_windows(predictor, {path: ("mine", 2)}, "layer1", stride="4f", raw=True)
+    (raw,) = features.of_windows(predictor, [(path, "mine", 2)], "layer1", stride="4f", raw=True)
     assert raw["layer1"].ndim == 5
     np.testing.assert_allclose(raw["layer1"].mean((1, 2, 3)), rows["layer1"], atol=1e-5)  # another order of sums
     with pytest.raises(video.VideoError, match=r"bad\.mp4"):
-        list(features.of_windows(predictor, {str(folder / "bad.mp4"): ("bad", -1)}))
+        list(features.of_windows(predictor, [(str(folder / "bad.mp4"), "bad", -1)]))
 
 
 def test_nothing_is_written_where_nothing_can_be_read(runs, folder, tmp_path, capsys):

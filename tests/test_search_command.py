@@ -11,6 +11,7 @@ import tiny
 
 from vidjax import features, main
 from vidjax.data import video
+from vidjax.features import store
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,11 @@ def test_mistakes_are_told_in_a_sentence(made, tmp_path, capsys):
     other = tiny.save_untrained(tmp_path / "other", ["rise", "fall"], model__widths=(4, 12))
     said = fails(query, index, f"--weights={other}")
     assert f"{index} holds features of step 0 of {run}, whose weights {other} does not have" in said
+    rows, about = features.read(index, "videos")
+    narrow = {key: x[..., :5] if key == "features" else x for key, x in rows.items()}
+    narrow["layer2"] = narrow.pop("features")
+    store.save(tmp_path / "narrow", "videos", [narrow], about | {"layers": ["layer2"]})
+    assert "has rows of 5 numbers, the net gives 8 for layer2" in fails(query, tmp_path / "narrow")
     shutil.copytree(index, tmp_path / "moved")
     manifest = json.loads((index / "videos.json").read_text())
     (tmp_path / "moved" / "videos.json").write_text(json.dumps(manifest | {"run": "/gone"}))

@@ -9,7 +9,7 @@ import numpy as np
 
 import vidjax
 from vidjax import checkpoint, data, evaluate, inputs, models, sharding
-from vidjax.data import video
+from vidjax.data import sources, video
 from vidjax.evaluate import figures, jobs
 from vidjax.features import store
 from vidjax.features.store import FeaturesError
@@ -31,7 +31,9 @@ def of_net(cfg, path, source, layers, step=None, raw=False):
     variables, meta, _ = checkpoint.load_variables(path, step=step, shardings=places)
     net = models.build(cfg.model, num_classes=len(meta["class_names"]))
     flow_net = inputs.load_net(data.options(cfg.data), sharding.replicated(mesh))
-    evaluator = evaluate.Evaluator(cfg, net, mesh, places(variables), source, flow_net, named(layers), raw)
+    rows = tuple(source[i] | {"label": 0} for i in range(len(source)))  # activations of any data, whatever its labels
+    unlabelled = sources.Videos(rows, source.classes, source.name)
+    evaluator = evaluate.Evaluator(cfg, net, mesh, places(variables), unlabelled, flow_net, named(layers), raw)
     found, errors = evaluator.outputs(variables)
     return found["features"], errors, meta
 
@@ -91,11 +93,11 @@ def place(path):
 def of_windows(predictor, videos, layers="pre_logits", errors=None, **how):
     """Yields {column: array (W, ...)} for each video: its windows in time, with the COLUMNS and one for each layer.
 
-    `videos` are {path: (id, label)}; the error of one that cannot be read goes to `errors` {id: why}, if that is given,
+    `videos` are [(path, id, label)]; the error of one that cannot be read goes to `errors` {id: why}, if that is given,
     or is raised. `how` are the arguments of `vidjax.predict.many.scored`: windows are those of `vidjax predict`.
     """
-    for path, found in predictor.many(videos, layers=named(layers), **how):
-        name, label = videos[path]
+    found_each = predictor.many([path for path, *_ in videos], layers=named(layers), **how)
+    for (path, name, label), (_, found) in zip(videos, found_each, strict=True):
         if isinstance(found, video.VideoError):
             if errors is None:
                 raise found

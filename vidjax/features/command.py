@@ -16,7 +16,7 @@ NAME = "videos"  # of the set that videos without a data set make
 def of_files(predictor, found, paths, values):
     """Writes the features of the videos `found` {path: name} as OUT/videos.*; -> the manifest."""
     about = {"data": {"name": NAME, "path": [os.path.abspath(path) for path in paths]}, "classes": []}
-    videos = {path: (path, features.UNKNOWN) for path in found}
+    videos = [(path, path, features.UNKNOWN) for path in found]
     return of_videos(predictor, videos, NAME, about, values)
 
 
@@ -30,12 +30,12 @@ def of_data(predictor, cfg, values):
     if any("path" not in record for record in records):
         raise FeaturesError(f"{source.name} has no video files of its own: leave --windows out.")
     labels = figures.label_array(records, source)
-    videos = {r["path"]: (r["id"], label) for r, label in zip(records, labels, strict=True)}
+    videos = [(record["path"], record["id"], label) for record, label in zip(records, labels, strict=True)]
     return of_videos(predictor, videos, values.split, features.of_source(source, cfg, values.split), values)
 
 
 def of_videos(predictor, videos, name, about, values):
-    """Writes the features of `videos` {path: (id, label)} as the command's flags say; -> the manifest."""
+    """Writes the features of `videos` [(path, id, label)] as the command's flags say; -> the manifest."""
     for text, flag in ((values.stride, "stride"), (values.window, "window")):
         windows.frames(text, 25, flag)  # a mistake is told before the first video
     store.writer(values.format)
@@ -50,7 +50,12 @@ def of_videos(predictor, videos, name, about, values):
 
 
 def tell(manifest, out, name):
-    """Prints what was written, and on stderr the videos that were left out; -> how many these are."""
+    """Prints what was written, and on stderr the videos that were left out; -> how many these are.
+
+    Nothing in the processes of a run that leave the files to the first.
+    """
+    if "files" not in manifest:
+        return len(manifest["unreadable"])
     for why in manifest["unreadable"].values():
         print(f"skipped {why}", file=sys.stderr)
     files = manifest["files"]

@@ -174,8 +174,8 @@ def predictor(index, weights="", reference="", classes="", step=None):
     if not weights:
         if not os.path.exists(origin):
             raise FeaturesError(f"{index.place} was made by {origin}, which is not there; name it with --weights=RUN.")
-        reference, classes, step = made["from"], made["classes_file"], made["step"]
-    net = loading.predictor(origin, reference, classes, step)
+        reference, classes = made["from"], made["classes_file"]
+    net = loading.predictor(origin, reference, classes, made["step"] if step is None else step)
     if features.fingerprint(net.meta, net.variables) != made["weights"]:
         which = f"step {made['step']} of {made['run']}" if made["step"] is not None else made["run"]
         raise FeaturesError(
@@ -201,6 +201,11 @@ def search(index, net, paths, top=10, own=False, per_video=False, stride="", win
             yield path, found
             continue
         queries = found["features"][index.layer].reshape(len(found["start"]), -1)
+        if queries.shape[1] != index.vectors.shape[1]:
+            raise FeaturesError(
+                f"{index.place} has rows of {index.vectors.shape[1]} numbers, the net gives {queries.shape[1]} for "
+                f"{index.layer}; run vidjax features again."
+            )
         mine = np.flatnonzero(homes == os.path.realpath(path))
         hits = best(index, queries, top, () if own else mine.tolist(), per_video)
         spans = zip(found["start"].tolist(), found["end"].tolist(), found["frames"].tolist(), strict=True)
