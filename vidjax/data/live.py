@@ -52,7 +52,7 @@ def frames(source, raw="", pace=True, stop=None, tell=print):
     if raw and source != "-":
         raise video.VideoError(f"{source}: raw frames come on the standard input; give - in its place")
     if source == "-":
-        made = _raw(sys.stdin.buffer, raw) if raw else _jpegs(sys.stdin.buffer, pace)
+        made = _raw(sys.stdin.buffer, raw) if raw else _split(sys.stdin.buffer, pace)
     elif source.isdecimal():
         made = _camera(int(source))
     elif "://" in source:
@@ -240,21 +240,33 @@ def _raw(file, text):
         )
 
 
-def _jpegs(file, live):
+def of_jpegs(contents, name, stop):
+    """Yields the Frames of JPEG pictures, (time.monotonic() when it came, bytes) each, timed as they come. VideoError."""
+    yield from _numbered(_jpegs(contents, name), stop)
+
+
+def _split(file, live):
     """(seconds, arrived, picture) of JPEG pictures one behind the other, timed as they come, else at FPS."""
-    context, start, number, damaged = av.CodecContext.create("mjpeg", "r"), None, 0, 0
-    for content in jpeg.split(file):
-        arrived = time.monotonic()
+    contents, number = ((time.monotonic(), content) for content in jpeg.split(file)), 0
+    for seconds, arrived, frame in _jpegs(contents, "standard input"):
+        yield seconds if live else number / FPS, arrived, frame
+        number += 1
+    if not number:
+        raise video.VideoError("standard input: it holds no JPEG picture; give --raw=WIDTHxHEIGHT@FPS for raw frames")
+
+
+def _jpegs(contents, name):
+    """(seconds, arrived, picture) of JPEG pictures (arrived, bytes)."""
+    context, start, damaged = av.CodecContext.create("mjpeg", "r"), None, 0
+    context.options = video.LIMIT
+    for arrived, content in contents:
         start = arrived if start is None else start
         try:
             found, damaged = context.decode(av.Packet(content)), 0
         except av.error.FFmpegError as error:
             damaged += 1
             if damaged > DAMAGED:
-                raise video.VideoError(f"standard input: no picture can be decoded ({_reason(error)})") from error
+                raise video.VideoError(f"{name}: no picture can be decoded ({_reason(error)})") from error
             continue
         for frame in found:
-            yield arrived - start if live else number / FPS, arrived, frame
-            number += 1
-    if not number:
-        raise video.VideoError("standard input: it holds no JPEG picture; give --raw=WIDTHxHEIGHT@FPS for raw frames")
+            yield arrived - start, arrived, frame

@@ -51,18 +51,28 @@ def begin(predictor, source, options=None, stop=None, tell=print):
     gives one prediction, of what there is. VideoError where the source breaks off.
     """
     options = options or Options()
+    frames = live.frames(source, options.raw, options.pace, stop, tell)
+    return of_frames(predictor, frames, options, live.counted(source))
+
+
+def of_frames(predictor, frames, options, counted=False, turn=None):
+    """`begin` of an iterator of `live.Frame`; their numbers are those of a file where they are `counted`.
+
+    With a lock as `turn` the net computes while it holds it, and waits for frames without it.
+    """
     clip, views = predictor.section["clip"], predictor.meta["preprocess"]
     per_second = rows.rate(clip, options.rate)
-    net = nets.make(predictor, round(options.memory * per_second), options.every)
-    warm(net, rows.blank(predictor.section, views))
-    if live.counted(source) and not options.rate and rows.consecutive(clip):
+    with turn or contextlib.nullcontext():
+        net = nets.make(predictor, round(options.memory * per_second), options.every)
+        warm(net, rows.blank(predictor.section, views))
+    if counted and not options.rate and rows.consecutive(clip):
         choice = functools.partial(rows.every, step=rows.stride(clip))
     else:
         choice = functools.partial(rows.at_rate, wanted=per_second)
     waiting = rows.Waiting(net.waiting, drop=options.pace)
-    frames = live.frames(source, options.raw, options.pace, stop, tell)
     rows.started(waiting, frames, functools.partial(rows.rows, section=predictor.section, views=views, choice=choice))
-    return waiting, stepped(net, waiting, skip=options.pace and net.recomputes)
+    taken = rows.in_turn(waiting, turn) if turn else waiting
+    return waiting, stepped(net, taken, skip=options.pace and net.recomputes)
 
 
 def warm(net, row):

@@ -183,6 +183,13 @@ class Waiting:
             raise self.error
 
 
+def in_turn(waiting, turn):
+    """What `waiting` yields; whoever takes it holds the lock `turn` until the next is asked for."""
+    for item in waiting:
+        with turn:
+            yield item
+
+
 def started(waiting, frames, make):
     """A thread that fills `waiting`; it ends with the program."""
     thread = threading.Thread(target=waiting.fill, args=(frames, make), name="stream", daemon=True)
