@@ -141,6 +141,22 @@ def explain_flags(values):
     flags.DEFINE_string("out", "explained", "a folder for what is written; default explained", flag_values=values)
 
 
+def serve_flags(values):
+    text = "the address to listen on; default 127.0.0.1, this machine alone; 0.0.0.0: all who can reach it"
+    flags.DEFINE_string("host", "127.0.0.1", text, flag_values=values)
+    flags.DEFINE_integer("port", 8000, "its port; default 8000; 0: a free one", 0, 65535, flag_values=values)
+    text = "other names by which it may be called, such as that of a proxy in front of it"
+    flags.DEFINE_list("names", [], text, flag_values=values)
+    text = "the largest upload, in MB; default 200"
+    flags.DEFINE_float("max_upload", 200.0, text, lower_bound=0.001, flag_values=values)
+    text = "the longest video, in frames; default 20000"
+    flags.DEFINE_integer("max_frames", 20_000, text, lower_bound=1, flag_values=values)
+    text = "seconds that an upload may take, and then computing; default 300"
+    flags.DEFINE_float("timeout", 300.0, text, lower_bound=0.001, flag_values=values)
+    text = "requests at once, those that wait included; more are told to try again; default 8"
+    flags.DEFINE_integer("queue", 8, text, lower_bound=1, flag_values=values)
+
+
 def predict_flags(values):
     flags.DEFINE_string("list", "", "a text file of more videos, a path on each line", flag_values=values)
     text = "score the whole video as vidjax eval does: a test such as slowfast_10x3, or own, as the run was evaluated"

@@ -1,7 +1,7 @@
 """The commands of `vidjax`: each turns its flags into a call of the function that owns it."""
 
 from vidjax.commandline import choose
-from vidjax.commands import runs, seeing, weights
+from vidjax.commands import runs, seeing, sharing, weights
 
 
 def data(argv):
@@ -19,6 +19,7 @@ COMMANDS = {
     "eval": runs.evaluate,
     "predict": seeing.predict,
     "explain": seeing.explain,
+    "serve": sharing.serve,
     "convert": weights.convert,
     "export": weights.export,
     "fit": runs.fit,

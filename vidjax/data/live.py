@@ -241,7 +241,7 @@ def _raw(file, text):
 
 
 def of_jpegs(contents, name, stop):
-    """Yields the Frames of JPEG pictures, (time.monotonic() when it came, bytes) each, timed as they come. VideoError."""
+    """Yields the Frames of JPEG pictures (time.monotonic() when it came, bytes), timed as they come. VideoError."""
     yield from _numbered(_jpegs(contents, name), stop)
 
 
