@@ -22,7 +22,10 @@ FORMATS = {  # of an explanation: (its media type, what it is)
     "npz": ("application/octet-stream", "NumPy arrays: clip, map, label, score, window, start, end, fps"),
     "sheet": ("image/png", "the map alone, transparent where nothing counted, its frames one below the other"),
 }
-FACTS = "label, score, window, start and end (seconds), method, frames, box (left, top, width, height of the part that the net sees, shares of the picture)"
+FACTS = (
+    "label, score, window, start and end (seconds), method, frames, and box, the left, top, width and height of the part"
+    " that the net sees, as shares of the picture"
+)
 KEPT = 8  # videos whose scores are kept, so that an explanation does not begin with them again
 
 

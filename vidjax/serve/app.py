@@ -9,6 +9,7 @@ import typing
 
 import fastapi
 import jinja2
+import markupsafe
 from fastapi import Query
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -67,6 +68,7 @@ TOLD = {
     503: "All places in the line are taken; Retry-After says when to try again.",
     504: "Computing takes too long; it was stopped.",
 }
+LABELS = {200: {"model": shapes.Labels, "description": "The labels."}}
 FAILURES = {status: {"model": shapes.Failure, "description": text} for status, text in TOLD.items()}
 
 
@@ -102,28 +104,46 @@ def add_page(app):
     async def told():
         source = (ROOM / "page" / "api.html").read_text(encoding="utf-8")
         template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
-        return HTMLResponse(template.render(api=app.openapi(), camera=camera.__doc__))
+        return HTMLResponse(template.render(api=app.openapi(), camera=camera.__doc__, coded=coded))
+
+
+def coded(text):
+    """A text whose `words` are code, as HTML."""
+    return markupsafe.Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(markupsafe.escape(text))))
 
 
 def add_facts(app, owner, device, jobs):
     """What is there, and how it goes."""
     refused = {403: FAILURES[403]}
 
-    @app.get("/api/model", response_model=shapes.Model, responses=refused, summary="The net, and what may be asked")
+    @app.get(
+        "/api/model",
+        response_model=shapes.Model,
+        response_description="The net.",
+        responses=refused,
+        summary="The net, and what may be asked",
+    )
     async def model():
         return owner.facts()
 
-    @app.get("/api/health", response_model=shapes.Health, responses=refused, summary="Whether the server is there")
+    @app.get(
+        "/api/health",
+        response_model=shapes.Health,
+        response_description="It is there.",
+        responses=refused,
+        summary="Whether the server is there",
+    )
     async def health():
         return {"status": "ok", "requests": device.taken, "cameras": device.cameras}
 
     @app.get(
         "/api/progress",
         response_model=shapes.Progress,
+        response_description="How far it is.",
         responses={status: FAILURES[status] for status in (403, 422)},
         summary="How far a request is",
     )
-    async def progress(job: typing.Annotated[str, Query(pattern=JOB, min_length=1)]):
+    async def progress(job: typing.Annotated[str, Query(pattern=JOB, min_length=1, description="that word")]):
         return jobs.get(job, {"state": "unknown", "done": 0, "of": 0})
 
 
@@ -144,7 +164,7 @@ def add_requests(app, owner, device, folder, jobs):
                 state["state"] = "waiting"
                 return await unless_gone(request, device.run(computed, limits.seconds))
 
-    @app.post("/api/predict", responses=FAILURES | {200: {"model": shapes.Labels}}, openapi_extra=BODY)
+    @app.post("/api/predict", responses=FAILURES | LABELS, openapi_extra=BODY)
     async def predict(
         request: fastapi.Request,
         top: Top = 5,

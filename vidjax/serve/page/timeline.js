@@ -2,7 +2,7 @@
 
 import {clock, make, percent} from "./labels.js";
 
-export const HUES = ["hue0", "hue1", "hue2", "hue3"];
+export const HUES = ["hue0", "hue1", "hue2", "hue3", "hue4", "hue5"];
 const SVG = "http://www.w3.org/2000/svg";
 
 // The classes worth a curve: those with the highest peaks, in the order of their peaks.
