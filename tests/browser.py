@@ -11,8 +11,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 
 @contextlib.contextmanager
-def launched():
-    """A running browser of Playwright's; skips the test, saying so, where there is none."""
+def launched(more=()):
+    """A running browser of Playwright's, with `more` flags; skips the test, saying so, where there is none."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         pytest.skip("no Chromium on this machine (Debian: apt-get install chromium): pages are not opened in a browser")
@@ -21,7 +21,7 @@ def launched():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        flags = ["--no-first-run", *(f"--disable-{name}" for name in QUIET)]
+        flags = ["--no-first-run", *(f"--disable-{name}" for name in QUIET), *more]
         browser = driver.chromium.launch(executable_path=path, args=flags, chromium_sandbox=False)
         try:
             yield browser

@@ -119,7 +119,7 @@ def ended(number, frame):
 
 
 def server(made):
-    """uvicorn's server of an application."""
-    options = {"log_level": "error", "access_log": False, "server_header": False, "proxy_headers": False}
+    """uvicorn's server of an application; what nobody foresaw is told by the application itself."""
+    options = {"log_level": "critical", "access_log": False, "server_header": False, "proxy_headers": False}
     limits = {"limit_concurrency": CONNECTIONS, "timeout_graceful_shutdown": 1, "ws_max_size": LARGEST}
     return uvicorn.Server(uvicorn.Config(made, lifespan="off", **options, **limits))

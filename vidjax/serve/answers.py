@@ -23,7 +23,7 @@ FORMATS = {  # of an explanation: (its media type, what it is)
     "sheet": ("image/png", "the map alone, transparent where nothing counted, its frames one below the other"),
 }
 FACTS = (
-    "label, score, window, start and end (seconds), method, frames, and box, the left, top, width and height of the part"
+    "label, score, window, start and end (seconds), method, frames, and box: left, top, width and height of the part"
     " that the net sees, as shares of the picture"
 )
 KEPT = 8  # videos whose scores are kept, so that an explanation does not begin with them again
@@ -147,9 +147,10 @@ def camera_sentence(section):
 
 
 def edges(middles):
-    """Where evenly spaced pixels with these middles begin, and how far they reach."""
-    apart = (middles[-1] - middles[0]) / max(len(middles) - 1, 1)
-    return middles[0] - apart / 2, apart * len(middles)
+    """Where evenly spaced pixels with these middles begin, and how far they reach; the outermost may be bent."""
+    first, last = len(middles) // 4, len(middles) - 1 - len(middles) // 4
+    apart = (middles[last] - middles[first]) / max(last - first, 1)
+    return middles[first] - (first + 0.5) * apart, apart * len(middles)
 
 
 def sheet(heat):

@@ -5,6 +5,7 @@ import contextlib
 import json
 import pathlib
 import re
+import traceback
 import typing
 
 import fastapi
@@ -251,9 +252,7 @@ async def unless_gone(request, awaited):
             raise Refusal(GONE, "The client has gone.")
         return task.result()
     finally:
-        for one in (task, gone):
-            one.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        await work.given_up([task, gone])
 
 
 async def left(request):
@@ -284,4 +283,5 @@ def tell_failures(app):
 
     @app.exception_handler(Exception)
     async def unforeseen(request, error):
+        traceback.print_exception(error)
         return answer(500, "The server failed at this; its terminal says how.")

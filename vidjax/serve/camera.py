@@ -13,6 +13,7 @@ import collections
 import contextlib
 import threading
 import time
+import traceback
 
 import fastapi
 from starlette.websockets import WebSocketDisconnect
@@ -22,6 +23,7 @@ from vidjax.data import video
 from vidjax.predict import live, outputs
 from vidjax.predict.live import rows
 from vidjax.serve.refusals import Refusal
+from vidjax.serve.work import given_up
 
 LARGEST = 4 << 20  # bytes of a message
 PATIENCE = 60.0  # seconds without a frame
@@ -76,6 +78,9 @@ def add(app, predictor, device, limits):
             with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # the client has gone
                 await socket.send_json({"error": error.sentence})
                 await socket.close(LATE if error.after else 1008)
+        except Exception:
+            traceback.print_exc()
+            raise
 
 
 @contextlib.contextmanager
@@ -108,9 +113,7 @@ async def followed(socket, predictor, device, top):
     finally:
         stop.set()
         frames.end()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await given_up(tasks)
 
 
 def newest(answers, message):

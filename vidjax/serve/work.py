@@ -30,7 +30,7 @@ class Device:
     def place(self):
         """A place in the line, which a request has from its upload's beginning on. Refusal where all are taken."""
         if self.taken >= self.places:
-            raise Refusal(503, f"All {self.places} places in the line are taken; try again in a moment.", AFTER)
+            raise Refusal(503, "The line is full; try again in a moment.", AFTER)
         self.taken += 1
         try:
             yield
@@ -90,6 +90,14 @@ class Device:
             stop(thread)
             thread.join(seconds)
         return not any(thread.is_alive() for thread in list(self.threads))
+
+
+async def given_up(tasks):
+    """Cancels tasks and waits for their ends; what they raise is not told."""
+    for task in tasks:
+        task.cancel()
+    for task in (await asyncio.wait(tasks))[0]:
+        task.cancelled() or task.exception()
 
 
 def stop(thread):
