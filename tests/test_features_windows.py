@@ -8,6 +8,7 @@ import tiny
 import vidjax
 from vidjax import features, main, predict
 from vidjax.data import video
+from vidjax.features import store
 
 NAMES = ["rise", "fall", "turn"]
 
@@ -82,6 +83,48 @@ def test_nothing_is_written_where_nothing_can_be_read(runs, folder, tmp_path, ca
     assert main.main(["features", *words]) == 1
     assert "no video could be read" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["npz", "parquet", "array_record"])
+def test_an_interrupted_job_goes_on(runs, folder, tmp_path, monkeypatch, form):
+    """Files of rows are finished after each video; a .npz begins again, and so does another job in the same folder."""
+    monkeypatch.setattr(store, "BLOCK", 1)
+    monkeypatch.setattr(store, "SHARD", 1)
+    predictor, seen = vidjax.predictor(str(runs[1])), []
+    names = ("a", "bad", "b", "sub/c")
+    videos = [(str(folder / f"{name}.mp4"), name, i) for i, name in enumerate(names)]
+
+    def save(out, layers="layer2", stop=""):
+        def many(paths, **how):
+            for path, found in predict.Predictor.many(predictor, paths, **how):
+                seen.append(path)
+                yield path, found
+                if stop and path.endswith(stop):
+                    raise KeyboardInterrupt
+
+        monkeypatch.setattr(predictor, "many", many)
+        seen.clear()
+        about = features.of_run(predictor.meta, runs[1], "0123")
+        return features.save_windows(predictor, videos, out, "set", about, layers, form)
+
+    expected = save(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path / "out", stop="b.mp4")
+    assert store.names(tmp_path / "out") == []
+    found = save(tmp_path / "out")
+    assert len(seen) == (4 if form == "npz" else 1)
+    assert found["unreadable"] == expected["unreadable"]
+    assert found["rows"] == expected["rows"]
+    (mine, _), (theirs, _) = (features.read(tmp_path / out, "set") for out in ("out", "whole"))
+    np.testing.assert_allclose(mine.pop("features"), theirs.pop("features"), atol=1e-6)  # other batches
+    tiny.assert_equal(mine | {"id": 0, "path": 0}, theirs | {"id": 0, "path": 0})
+    assert mine["id"].tolist() == theirs["id"].tolist()
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"set.json", *(one["file"] for one in found["files"])}
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path / "out", stop="b.mp4")
+    save(tmp_path / "out", "layer1")
+    assert len(seen) == 4
+    assert not list((tmp_path / "out").glob(".*"))
 
 
 @pytest.mark.parametrize(

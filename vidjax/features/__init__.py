@@ -1,6 +1,7 @@
 """A trained net's features of videos: activations of its layers, a row for each video or window of time, on disk."""
 
 import functools
+import logging
 import os
 import pathlib
 
@@ -16,6 +17,7 @@ from vidjax.features.store import FeaturesError
 from vidjax.predict.outputs import printable
 
 __all__ = ["FeaturesError", "fingerprint", "of_net", "of_windows", "per_video", "read", "save_windows", "write"]
+log = logging.getLogger("vidjax")
 COLUMNS = ("id", "path", "label", "window", "start", "end", "first_frame", "end_frame")  # beside the layers'
 UNKNOWN = -1  # the label of a video without one
 
@@ -90,18 +92,18 @@ def place(path):
     return printable(os.path.abspath(path)) if path else ""
 
 
-def of_windows(predictor, videos, layers="pre_logits", errors=None, **how):
+def of_windows(predictor, videos, layers="pre_logits", skip=None, **how):
     """Yields {column: array (W, ...)} for each video: its windows in time, with the COLUMNS and one for each layer.
 
-    `videos` are [(path, id, label)]; the error of one that cannot be read goes to `errors` {id: why}, if that is given,
-    or is raised. `how` are the arguments of `vidjax.predict.many.scored`: windows are those of `vidjax predict`.
+    `videos` are [(path, id, label)]; for one that cannot be read `skip(id, error)` is called, if that is given, or the
+    error raised. `how` are the arguments of `vidjax.predict.many.scored`: windows are those of `vidjax predict`.
     """
     found_each = predictor.many([path for path, *_ in videos], layers=named(layers), **how)
     for (path, name, label), (_, found) in zip(videos, found_each, strict=True):
         if isinstance(found, video.VideoError):
-            if errors is None:
+            if skip is None:
                 raise found
-            errors[name] = str(found)
+            skip(name, found)
             continue
         count = len(found["start"])
         yield {
@@ -120,13 +122,29 @@ def of_windows(predictor, videos, layers="pre_logits", errors=None, **how):
 def save_windows(predictor, videos, out, name, about, layers="pre_logits", form="npz", **how):
     """Writes the rows of `of_windows` as OUT/NAME.*; -> the manifest. Videos that cannot be read are named in it.
 
-    `about` is what else the manifest says: `of_run`, and which data.
+    `about` is what else the manifest says: `of_run`, and which data. What an interrupted call of the same wrote in
+    whole files of Parquet or ArrayRecord is not computed again.
     """
-    errors = {}
-    how_windows = {key: how.get(key, "") for key in ("stride", "window")}
     about = about | {"rows_are": "windows", "raw": how.get("raw", False), "layers": list(named(layers))}
-    about |= {"unreadable": errors, "windows": how_windows, "clip": dict(predictor.section["clip"])}
-    return store.save(out, name, of_windows(predictor, videos, layers, errors, **how), about, form)
+    about["windows"] = {key: how.get(key, "") for key in ("stride", "window")}
+    about["clip"] = dict(predictor.section["clip"])
+    asked = [(path, name, np.asarray(label).tolist()) for path, name, label in videos]
+    journal = store.begun(out, name, [about, asked], form)
+    about["unreadable"] = journal["unreadable"]
+    if journal["done"]:
+        log.info("%d of %d videos are done from before; going on after them.", journal["done"], len(videos))
+
+    def skip(name, error):
+        journal["unreadable"][name] = str(error)
+        journal["done"] += 1
+
+    def rows():
+        for piece in of_windows(predictor, videos[journal["done"] :], layers, skip, **how):
+            journal["done"] += 1
+            yield piece
+            del piece
+
+    return store.save(out, name, rows(), about, form, journal)
 
 
 def of_run(meta, weights, mark, reference="", classes=""):

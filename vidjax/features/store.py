@@ -1,6 +1,8 @@
 """Rows of features on disk: .npz, Parquet or ArrayRecord files, whole or not at all, sealed by a manifest."""
 
 import contextlib
+import hashlib
+import json
 import os
 import pathlib
 
@@ -17,33 +19,63 @@ class FeaturesError(RuntimeError):
     """Features that cannot be made, written, read or searched; the message says why."""
 
 
-def save(folder, name, rows, about, form="npz"):
+def save(folder, name, rows, about, form="npz", journal=None):
     """Writes rows and, last, the manifest FOLDER/NAME.json that names and seals their files; -> the manifest.
 
     `rows` yields {column: array (n, ...)}, any n at a time; all columns are numbers of one shape or texts. They are
     written as they come: Parquet and ArrayRecord hold some BLOCK bytes in memory and begin a new file after SHARD, an
-    .npz holds all until the end. No file appears before the last row, none if there is an error. `about` is what else
-    the manifest says, read when the rows have come. FeaturesError if there are none, or no file can be written.
+    .npz holds all until the end. No file has its name before the last row has come. `about` is what else the manifest
+    says, read then. With a `journal` of `begun` finished files stay after an error, and count. FeaturesError if there
+    are no rows, or no file can be written.
     """
-    folder, write, sealed = pathlib.Path(folder), writer(form), []
+    folder, write, done = pathlib.Path(folder), writer(form), journal or {"sealed": []}
+    sealed, part = done["sealed"], None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for blocks in cut(blocked(rows), SHARD if form in SHARDED else float("inf")):
-            sealed.append({"part": folder / f"{name}.{len(sealed)}.{os.getpid()}.part"})
-            columns, count = write(sealed[-1]["part"], blocks)
-            sealed[-1] |= {"rows": count} | shards.seal(sealed[-1]["part"])
+            part = folder / f".{name}.{form}.{len(sealed)}.part"
+            columns, count = write(part, blocks)
+            sealed.append({"part": part.name, "rows": count, "columns": columns} | shards.seal(part))
+            if journal and form in SHARDED:
+                shards.save(place(folder, name), journal)
         if not sealed:
             raise FeaturesError(f"no video could be read: there are no features to write to {folder}.")
-        return publish(folder, name, sealed, about | {"format": form, "columns": columns})
+        manifest = publish(folder, name, sealed, about | {"format": form, "columns": sealed[0]["columns"]})
+        place(folder, name).unlink(missing_ok=True)
+        return manifest
     except (OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not shards.is_full(error):
             raise
         reason = getattr(error, "strerror", None) or error
         raise FeaturesError(f"cannot write features to {folder}: {reason}; free it or take another.") from error
     finally:
-        for one in sealed:
-            with contextlib.suppress(OSError):
-                one["part"].unlink()
+        kept = {one["part"] for one in sealed} if journal and form in SHARDED else ()
+        for path in folder.glob(f".{name}.{form}.*.part") if part else ():
+            if path.name not in kept:
+                path.unlink()
+
+
+def begun(folder, name, key, form):
+    """The journal of features that were begun and not finished: {key, done, unreadable, sealed}, for `save`.
+
+    `key` is anything that tells one job from another: where there is no journal of the same, or a file of it was lost,
+    nothing is `done`. It counts videos, readable or not, that need not be seen again.
+    """
+    folder, key = pathlib.Path(folder), hashlib.sha256(json.dumps([key, form]).encode()).hexdigest()
+    found = shards.load(place(folder, name)) or {}
+    with contextlib.suppress(OSError, KeyError, TypeError):
+        if found["key"] == key and all(
+            shards.seal(folder / x["part"])["sha256"] == x["sha256"] for x in found["sealed"]
+        ):
+            return found
+    for one in found.get("sealed", ()):
+        (folder / pathlib.PurePath(one["part"]).name).unlink(missing_ok=True)
+    return {"key": key, "done": 0, "unreadable": {}, "sealed": []}
+
+
+def place(folder, name):
+    """Where the journal of unfinished features lies."""
+    return pathlib.Path(folder) / f".{name}.begun"
 
 
 def publish(folder, name, sealed, manifest):
@@ -53,7 +85,7 @@ def publish(folder, name, sealed, manifest):
     for number, one in enumerate(sealed):
         place = f"-{number:05d}-of-{len(sealed):05d}" if form in SHARDED else ""
         files.append({"file": f"{name}{place}.{form}", **{key: one[key] for key in ("rows", "bytes", "sha256")}})
-        os.replace(one["part"], folder / files[-1]["file"])
+        os.replace(folder / one["part"], folder / files[-1]["file"])
     manifest = manifest | {"rows": sum(one["rows"] for one in files), "files": files}
     shards.save(folder / f"{name}.json", manifest)
     for old in {one["file"] for one in before.get("files", ())} - {one["file"] for one in files}:
