@@ -152,6 +152,20 @@ def test_track_yields_everything_and_says_the_rate(terminal):
     assert not progress._shown
 
 
+def test_a_notebook_gets_plain_lines_on_standard_output(monkeypatch):
+    stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream", "isatty": lambda self: True})
+    shown, red = stream(), stream()
+    monkeypatch.setattr(sys, "stdout", shown)
+    monkeypatch.setattr(sys, "stderr", red)
+    with logs.Progress(1) as training:
+        assert list(logs.track(2, "Reading")) == [0, 1]
+        training.update(1, loss=1.0)
+    first, last = shown.getvalue().splitlines()
+    assert first.startswith("Reading: 2 videos in ")
+    assert last == "step 1/1  loss 1"
+    assert red.getvalue() == ""
+
+
 def test_track_is_silent_on_other_processes(capsys):
     assert list(logs.track(3, "Indexing", main=False)) == [0, 1, 2]
     assert capsys.readouterr() == ("", "")

@@ -176,6 +176,9 @@ def _display(console):
 
 
 def _console(stream):
+    """A console on a stream; in a notebook, whose streams call themselves terminals, plain lines on standard output."""
+    if type(stream).__module__.startswith("ipykernel"):
+        return rich.console.Console(file=sys.stdout, force_terminal=False, force_jupyter=False)
     return rich.console.Console(file=stream, force_jupyter=False)
 
 
