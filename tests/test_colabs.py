@@ -52,9 +52,9 @@ def test_it_is_kept_without_outputs(name):
 
 
 def test_it_explores_a_model(tmp_path):
-    printed, pictures = notebooks.execute(
-        "explore_a_model", tmp_path, STEPS=2, TRAIN=32, EVALUATION=16, NETS="c3d:small x3d:small", METHODS="gradcam"
-    )
+    sizes = {"STEPS": 2, "TRAIN": 32, "EVALUATION": 16, "CLIP": "data/motion/eval/clockwise/00001.mp4"}
+    sizes |= {"NETS": "c3d:small x3d:small", "METHODS": "gradcam"}
+    printed, pictures = notebooks.execute("explore_a_model", tmp_path, **sizes)
     assert "228,536 parameters, 80,947,712 multiply-adds" in printed
     assert "pre_logits" in printed
     assert pictures == 5
@@ -71,7 +71,7 @@ def test_it_reads_and_compares_reports(tmp_path):
 
 def test_it_converts_a_pytorch_checkpoint(tmp_path):
     printed, pictures = notebooks.execute("convert_a_pytorch_checkpoint", tmp_path, NET="mc3_18", FRAMES=4, SIZE=32)
-    assert "('torchvision', 'mc3_18')" in printed
+    assert "11,892,304 numbers" in printed or "tensors, " in printed
     assert "fc.bias" in printed
     assert "names equal: True\nvalues equal: True" in printed
     assert pictures == 1
