@@ -56,5 +56,7 @@ def test_ctrl_c_ends_it_cleanly_in_the_middle_of_an_upload(process, tmp_path):
             time.sleep(0.01)
         started.send_signal(signal.SIGINT)
         assert started.wait(30) == 0
+        with upload.makefile("rb") as answer:
+            assert b'{"error": "The server was ended."}' in answer.read()
     assert started.stderr.read() == ""
     assert os.listdir(temporary) == []

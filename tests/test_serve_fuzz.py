@@ -17,7 +17,7 @@ LEFT_OUT = [checks.positive_data_acceptance]  # bytes that are made up are no vi
 POSTS, WITH_WORDS = ("/api/predict", "/api/explain"), ("/api/predict", "/api/explain", "/api/progress")
 PATHS = (*WITH_WORDS, "/api/model", "/api/health")
 KNOWN = served.guard.names("127.0.0.1", ["testserver"])
-EXAMPLES = int(os.environ.get("VIDJAX_FUZZ", 10))  # more by hand
+EXAMPLES = int(os.environ.get("VIDJAX_FUZZ", 8))  # more by hand
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ streams `predict.live`'s. Needs the extra `web`.
 
 import contextlib
 import gc
+import ipaddress
 import os
 import shutil
 import signal
@@ -40,7 +41,7 @@ def run(predictor, limits, host="127.0.0.1", port=8000, names=()):
         folder = tempfile.mkdtemp(prefix="vidjax-serve-")  # for this user alone
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         address = opened.getsockname()
-        local = address[0] in guard.LOOPBACK
+        local = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
         known = guard.names(host, names)
         warm(predictor)
         made, device = app.build(predictor, limits, folder, known, anywhere=not local)

@@ -4,6 +4,7 @@ A page of another site can make its visitor's browser send requests to a server 
 names itself in Origin, or, where it has had its own name point to this machine, in Host.
 """
 
+import asyncio
 import ipaddress
 import json
 import socket
@@ -77,7 +78,10 @@ def guarded(app, known, anywhere=False):
     added = [(key.encode(), value.encode()) for key, value in HEADERS.items()]
 
     async def handle(scope, receive, send):
+        begun = []
+
         async def with_headers(message):
+            begun.append(message["type"])
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 own = {key for key, _ in message.get("headers", ())}
                 message["headers"] = [*message.get("headers", ()), *(pair for pair in added if pair[0] not in own)]
@@ -86,19 +90,25 @@ def guarded(app, known, anywhere=False):
         given = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
         sentence = refusal(given, known, anywhere)
         if not sentence:
-            await app(scope, receive, with_headers)
+            try:
+                await app(scope, receive, with_headers)
+            except asyncio.CancelledError:  # Ctrl-C
+                if scope["type"] == "http" and not begun:
+                    await said(with_headers, "http", 503, "The server was ended.")
+                raise
         elif scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": sentence})
         else:
-            await said(with_headers, scope["type"], sentence)
+            await said(with_headers, scope["type"], 403, sentence)
 
     return handle
 
 
-async def said(send, kind, sentence):
-    """Answers a request, or the opening of a WebSocket, with status 403 and a sentence."""
+async def said(send, kind, status, sentence):
+    """Answers a request, or the opening of a WebSocket, with a status and a sentence."""
     prefix = "websocket.http" if kind == "websocket" else "http"
-    head = [(b"content-type", b"application/json")]
-    await send({"type": f"{prefix}.response.start", "status": 403, "headers": head})
-    await send({"type": f"{prefix}.response.body", "body": json.dumps({"error": sentence}).encode()})
+    body = json.dumps({"error": sentence}).encode()
+    head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": f"{prefix}.response.start", "status": status, "headers": head})
+    await send({"type": f"{prefix}.response.body", "body": body})

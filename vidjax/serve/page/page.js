@@ -9,7 +9,7 @@ import * as why from "./why.js";
 const TOP = 40;  // classes of a window that are asked for: a curve is 0 where its class is not among them
 const at = id => document.getElementById(id);
 const video = at("video"), screen = at("screen"), timeline = new Timeline(at("times"), seek);
-let model = null, labels = null, file = null, options = {};
+let model = null, labels = null, file = null, options = {}, used = {};  // used: the options of the labels that are shown
 let now = 0, playable = false, giveUp = null, endCamera = null, hues = new Map();
 
 function show(id, on) { at(id).hidden = !on; }
@@ -56,6 +56,7 @@ function take(chosen) {
     const asked = {top: Math.min(TOP, model.classes.length), ...options};
     const {blob} = await send("/api/predict", chosen, asked, tell, signal);
     labels = JSON.parse(await blob.text());
+    used = asked;
     if (chosen !== file) load(chosen);
     file = chosen;
     draw();
@@ -192,7 +193,7 @@ async function begin() {
   at("net").textContent = `${model.name} · ${classes.length} classes`;
   at("rules").textContent = `Its labels appear over time. It goes to this server alone and is deleted when it is answered; at most ${limits.megabytes} MB and ${limits.frames.toLocaleString("en")} frames.`;
   show("film", model.camera);
-  why.begin(model, () => ({file, labels, options, window: windowAt(now), playable}), run);
+  why.begin(model, () => ({file, labels, options: used, window: windowAt(now), playable}), run);
   listen();
   document.body.classList.add("ready");
 }
