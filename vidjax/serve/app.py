@@ -88,7 +88,7 @@ def build(predictor, limits, folder, known=guard.names("127.0.0.1"), anywhere=Fa
     add_facts(app, owner, device, jobs)
     add_requests(app, owner, device, folder, jobs)
     camera.add(app, predictor, device, limits)
-    return guard.guarded(app, known, anywhere), device
+    return guard.guarded(uploads.heard_out(app), known, anywhere), device
 
 
 def add_page(app):
@@ -141,10 +141,14 @@ def add_facts(app, owner, device, jobs):
         "/api/progress",
         response_model=shapes.Progress,
         response_description="How far it is.",
-        responses={status: FAILURES[status] for status in (403, 422)},
+        responses=refused | {422: {"model": shapes.Failure, "description": "The word is none."}},
         summary="How far a request is",
     )
-    async def progress(job: typing.Annotated[str, Query(pattern=JOB, min_length=1, description="that word")]):
+    async def progress(
+        job: typing.Annotated[
+            str, Query(pattern=JOB, min_length=1, description="the word that the request was given as `job`")
+        ],
+    ):
         return jobs.get(job, {"state": "unknown", "done": 0, "of": 0})
 
 

@@ -41,20 +41,8 @@ async def received(request, folder, limit, seconds, name=""):
         except TimeoutError:
             raise Refusal(408, f"The upload took longer than {seconds:g} s.") from None
         yield upload
-    except Refusal:
-        if "expect" not in request.headers:
-            await heard_out(request)
-        raise
     finally:
         shutil.rmtree(place, ignore_errors=True)
-
-
-async def heard_out(request):
-    """Lets a refused client go on sending for a moment: browsers and others read no answer before."""
-    with contextlib.suppress(Exception):  # whatever comes, nobody waits for it
-        async with asyncio.timeout(SENT_ON):
-            async for _ in request.stream():
-                pass
 
 
 async def taken(request, place, limit, name):
@@ -78,6 +66,35 @@ async def taken(request, place, limit, name):
         what = "form has no file `video`, or it is empty" if form else "request has no video in its body"
         raise Refusal(422, f"The {what}: send a video file.")
     return Upload(path, name[:LONGEST] or "video", digest.digest())
+
+
+def heard_out(app):
+    """An ASGI application whose clients may go on sending for a moment before they are answered.
+
+    Browsers and others read no answer while they send. Who waits for leave to send is answered at once.
+    """
+
+    async def handle(scope, receive, send):
+        sending = scope["type"] == "http" and b"expect" not in dict(scope["headers"])
+
+        async def heard():
+            nonlocal sending
+            message = await receive()
+            sending = sending and message["type"] == "http.request" and message.get("more_body", False)
+            return message
+
+        async def answered(message):
+            nonlocal sending
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SENT_ON):
+                    while sending:
+                        await heard()
+            sending = False
+            await send(message)
+
+        await app(scope, heard, answered)
+
+    return handle
 
 
 def too_long(limit):

@@ -68,11 +68,17 @@ function take(chosen) {
 function load(chosen) {
   if (video.src) URL.revokeObjectURL(video.src);
   playable = true;
-  show("unplayable", false);
-  show("screen", true);
+  unplayable(false);
   video.src = URL.createObjectURL(chosen);
   video.setAttribute("aria-label", chosen.name);
   now = 0;
+}
+
+// Shows a sentence in place of the video.
+function unplayable(on) {
+  show("unplayable", on);
+  show("screen", !on);
+  at("result").classList.toggle("blind", on);
 }
 
 // Draws everything of the labels.
@@ -177,8 +183,7 @@ function listen() {
   video.addEventListener("error", () => {
     if (!video.getAttribute("src")) return;
     playable = false;
-    show("unplayable", true);
-    show("screen", false);
+    unplayable(true);
   });
   new ResizeObserver(() => { if (labels && !at("result").hidden) { curves(); moved(); } }).observe(at("times"));
 }

@@ -59,7 +59,7 @@ function ask({file, labels, options, window, playable}) {
     at("strength").hidden = beside;
     at("found").hidden = false;
     paint();
-    (beside ? clip : screen).scrollIntoView({block: "nearest"});
+    at("pair").scrollIntoView({block: "nearest"});
     return said;
   });
 }
@@ -70,7 +70,7 @@ export function clear() {
   if (clip.src) URL.revokeObjectURL(clip.src);
   clip.removeAttribute("src");
   shown = asked = null;
-  at("found").hidden = true;
+  at("found").hidden = at("beside").hidden = true;
   paint();
 }
 
