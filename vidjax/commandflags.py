@@ -73,7 +73,7 @@ def search_flags(values):
     flags.DEFINE_boolean("per_video", False, "the nearest window of each video alone", flag_values=values)
     text = "the query's own windows too, where the index has them; default: left out"
     flags.DEFINE_boolean("self", False, text, flag_values=values)
-    text = "search through a graph (HNSW), kept in the index's folder: much faster in millions of rows, not exact"
+    text = "look through the nearest lists of rows alone (IVF), kept in the index's folder: for millions; not exact"
     flags.DEFINE_boolean("approximate", False, text, flag_values=values)
     flags.DEFINE_string("json", "", "a new file of JSON lines, one a query", flag_values=values)
     flags.DEFINE_string("out", "", "a new HTML page with pictures of the query and its neighbours", flag_values=values)

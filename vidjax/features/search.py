@@ -1,4 +1,4 @@
-"""Nearest neighbours among rows of features, by FAISS: cosine or Euclidean, exact, or approximate through a graph."""
+"""Nearest neighbours among rows of features, by FAISS: cosine or Euclidean, exact, or in the nearest lists alone."""
 
 import hashlib
 import json
@@ -16,13 +16,13 @@ from vidjax.features.store import FeaturesError
 METRICS = ("cosine", "l2")
 INSTALL = "searching needs the package faiss-cpu, which is not installed: pip install 'vidjax[search]'"
 SLACK = 16  # neighbours looked up beyond those asked for: float32 sums order near ties by chance
-LINKS, WIDTH = 32, 200  # of a row in the graph, and how many candidates are weighed while it is built
+PROBES, SAMPLE = 64, 40  # lists that an approximate search looks through; rows that each list's centre is learnt from
 
 
 class Index(typing.NamedTuple):
     """Rows that can be searched: the manifest of their net, columns {name: (N,)}, vectors (N, D) float32.
 
-    Vectors have length 1 where the metric is cosine. `graph` is FAISS's HNSW of an approximate index, else None.
+    Vectors have length 1 where the metric is cosine. `lists` are FAISS's inverted ones of an approximate index.
     """
 
     place: str
@@ -31,7 +31,7 @@ class Index(typing.NamedTuple):
     metric: str
     rows: dict
     vectors: np.ndarray
-    graph: object
+    lists: object
 
 
 def faiss():
@@ -75,8 +75,8 @@ def load(place, layer="", metric="cosine", approximate=False):
     columns = {name: np.concatenate([rows[name] for rows, _ in sets]) for name in sets[0][0] if name != "label"}
     columns["label"] = np.concatenate([label_names(rows["label"], manifest["classes"]) for rows, manifest in sets])
     layer = layer or first["layers"][0]
-    graph = graph_of(folder, vectors, metric, [layer, [m["files"] for _, m in sets]]) if approximate else None
-    return Index(str(place), first, layer, metric, columns, vectors, graph)
+    lists = lists_of(folder, vectors, metric, [layer, [m["files"] for _, m in sets]]) if approximate else None
+    return Index(str(place), first, layer, metric, columns, vectors, lists)
 
 
 def signature(manifest, layer):
@@ -98,28 +98,33 @@ def unit(x):
     return x / np.where(norms > 0, norms, 1)
 
 
-def graph_of(folder, vectors, metric, about):
-    """FAISS's HNSW graph of the rows, from the folder's search-*.faiss where that is of the same rows."""
+def lists_of(folder, vectors, metric, about):
+    """FAISS's inverted lists of the rows, from the folder's search-*.faiss where there is one of the same rows."""
     library, digest = faiss(), hashlib.sha256(json.dumps([metric, about]).encode()).hexdigest()[:12]
     path = pathlib.Path(folder) / f"search-{digest}.faiss"
     if path.is_file():
         try:
-            graph = library.read_index(str(path))
+            found = library.read_index(str(path))
         except RuntimeError as error:
             raise FeaturesError(f"{path} cannot be read; remove it, and it is made again.") from error
-        if (graph.ntotal, graph.d) != vectors.shape:
+        if (found.ntotal, found.d) != vectors.shape:
             raise FeaturesError(f"{path} is of other rows; remove it, and it is made again.")
-        return graph
-    kind = library.METRIC_INNER_PRODUCT if metric == "cosine" else library.METRIC_L2
-    graph = library.IndexHNSWFlat(vectors.shape[1], LINKS, kind)
-    graph.hnsw.efConstruction = WIDTH
-    graph.add(vectors)
+        return found
+    count, width = vectors.shape
+    number = max(1, min(int(4 * count**0.5), count // SAMPLE))
+    chosen = np.sort(np.random.default_rng(0).permutation(count)[: number * SAMPLE])
+    kind, flat = library.METRIC_L2, library.IndexFlatL2(width)
+    if metric == "cosine":
+        kind, flat = library.METRIC_INNER_PRODUCT, library.IndexFlatIP(width)
+    found = library.IndexIVFFlat(flat, width, number, kind)
+    found.train(vectors[chosen])
+    found.add(vectors)
     try:
         with written.whole(path) as partial:
-            library.write_index(graph, str(partial))
+            library.write_index(found, str(partial))
     except (OSError, RuntimeError) as error:
         raise FeaturesError(f"cannot write {path}: {error}; leave --approximate out, or copy the folder.") from error
-    return graph
+    return found
 
 
 def nearest(index, queries, k):
@@ -130,9 +135,11 @@ def nearest(index, queries, k):
     """
     library, count = faiss(), min(k + SLACK, len(index.vectors))
     queries = np.ascontiguousarray(unit(queries) if index.metric == "cosine" else queries, np.float32)
-    if index.graph is not None:
-        how = library.SearchParametersHNSW(efSearch=max(64, 2 * count))
-        _, found = index.graph.search(queries, count, params=how)
+    if index.lists is not None:
+        number = index.lists.nlist
+        probes = min(number, max(PROBES, 8 * count * number // len(index.vectors)))  # all of them, for very many rows
+        how = library.SearchParametersIVF(nprobe=probes)
+        _, found = index.lists.search(queries, count, params=how)
     else:
         kind = library.METRIC_INNER_PRODUCT if index.metric == "cosine" else library.METRIC_L2
         _, found = library.knn(queries, index.vectors, count, metric=kind)

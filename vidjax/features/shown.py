@@ -94,6 +94,7 @@ def pictured(one):
 def save(path, queries, index):
     """Writes the page of all queries."""
     about = {"metric": index.metric, "layer": index.layer, "place": index.place, "rows": len(index.vectors)}
+    about |= {"queries": queries, "approximate": index.lists is not None}
     about |= {"kind": index.manifest["rows_are"], "net": index.manifest["model"], "width": index.vectors.shape[1]}
     path.parent.mkdir(parents=True, exist_ok=True)
-    report.save_text(path, report.render("search.html", about | {"queries": queries, "graph": index.graph is not None}))
+    report.save_text(path, report.render("search.html", about))
