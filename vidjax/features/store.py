@@ -124,12 +124,14 @@ def columns(folder, manifest, wanted):
 
 def blocked(rows):
     """Joins rows that come in small pieces to blocks of BLOCK bytes."""
-    waiting = []
+    waiting, held = [], 0
     for piece in rows:
         waiting.append(piece)
+        held += size(piece)
         del piece
-        if sum(map(size, waiting)) >= BLOCK:
+        if held >= BLOCK:
             yield joined(waiting)
+            held = 0
     if waiting:
         yield joined(waiting)
 
