@@ -52,7 +52,7 @@ def test_it_is_kept_without_outputs(name):
 
 
 def test_it_explores_a_model(tmp_path):
-    sizes = {"STEPS": 2, "TRAIN": 32, "EVALUATION": 16, "CLIP": "data/motion/eval/clockwise/00001.mp4"}
+    sizes = {"STEPS": 2, "BATCH": 4, "TRAIN": 32, "EVALUATION": 16, "CLIP": "data/motion/eval/clockwise/00001.mp4"}
     sizes |= {"NETS": "c3d:small x3d:small", "METHODS": "gradcam"}
     printed, pictures = notebooks.execute("explore_a_model", tmp_path, **sizes)
     assert "228,536 parameters, 80,947,712 multiply-adds" in printed
@@ -62,7 +62,7 @@ def test_it_explores_a_model(tmp_path):
 
 def test_it_reads_and_compares_reports(tmp_path):
     printed, pictures = notebooks.execute(
-        "evaluation_reports", tmp_path, STEPS=4, TRAIN=32, EVALUATION=16, NETS=("frame_pool", "r3d")
+        "evaluation_reports", tmp_path, STEPS=2, EVERY=1, BATCH=4, TRAIN=32, EVALUATION=16, NETS=("frame_pool", "r3d")
     )
     assert "McNemar" in printed
     assert "-> average" in printed
