@@ -111,7 +111,7 @@ def _cards(mistakes, names, strips):
     for mistake in surest:
         video = strips.get(mistake["id"], ())
         said = {key: _named(mistake[key], names) for key in ("label", "predicted")}
-        cards.append(mistake | said | {"frames": pictures.strip(video), "clip": pictures.clip(video)})
+        cards.append(mistake | said | {"frames": pictures.strip(video), "clip": pictures.clip(video), "why": ""})
     return cards
 
 
