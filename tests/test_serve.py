@@ -391,6 +391,7 @@ def test_the_api_is_described_and_told_on_a_page(client):
     told = client.get("/api").text
     assert all(path in told for path in [*paths, "/api/camera"])
     assert "<script" not in told
+    assert client.get("/?content=other&kind=text/plain").content == client.get("/").content
     for path in ("/docs", "/redoc", "/nothing", "/../pyproject.toml", "/page/index.html"):
         assert client.get(path).status_code == 404
     refused(client.get("/api/predict"), 405, "Method Not Allowed")

@@ -44,6 +44,13 @@ Length = typing.Annotated[
 Threshold = typing.Annotated[float, Query(ge=0, le=1, description="the share that a class needs for a segment")]
 Name = typing.Annotated[str, Query(max_length=1000, description="what the file is called, where a form does not say")]
 Job = typing.Annotated[str, Query(pattern=JOB, description="a word of your own, to ask for its progress by")]
+Class = typing.Annotated[str, Query(alias="class", max_length=1000, description="a class's name; default: the best")]
+Method = typing.Annotated[typing.Literal[*explain.METHODS], Query(description="see /api/model")]
+Number = typing.Annotated[
+    int | None, Query(ge=0, le=10**9, description="its number; default: where the class scores highest")
+]
+FORMS = "; ".join(f"{form}: {what}" for form, (_, what) in answers.FORMATS.items())
+Form = typing.Annotated[typing.Literal[*answers.FORMATS], Query(alias="format", description=FORMS)]
 BODY = {
     "requestBody": {
         "required": True,
@@ -70,6 +77,13 @@ TOLD = {
     504: "Computing takes too long; it was stopped.",
 }
 LABELS = {200: {"model": shapes.Labels, "description": "The labels."}}
+EXPLANATION = {
+    200: {
+        "description": "The explanation.",
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind, _ in answers.FORMATS.values()},
+        "headers": {"X-Explained": {"schema": {"type": "string"}, "description": f"JSON: {answers.FACTS}"}},
+    }
+}
 FAILURES = {status: {"model": shapes.Failure, "description": text} for status, text in TOLD.items()}
 
 
@@ -86,7 +100,9 @@ def build(predictor, limits, folder, known=guard.names("127.0.0.1"), anywhere=Fa
     tell_failures(app)
     add_page(app)
     add_facts(app, owner, device, jobs)
-    add_requests(app, owner, device, folder, jobs)
+    answered = answering(owner, device, folder, jobs)
+    add_predict(app, owner, answered)
+    add_explain(app, owner, answered)
     camera.add(app, predictor, device, limits)
     return guard.guarded(uploads.heard_out(app), known, anywhere), device
 
@@ -94,18 +110,22 @@ def build(predictor, limits, folder, known=guard.names("127.0.0.1"), anywhere=Fa
 def add_page(app):
     """The page's files, and a page that tells the API."""
     for path, (file, kind) in PAGE.items():
-        content = file.read_bytes()
-        app.add_api_route(
-            path,
-            lambda content=content, kind=kind: Response(content, media_type=kind),
-            include_in_schema=False,
-        )
+        app.add_api_route(path, sent(file.read_bytes(), kind), include_in_schema=False)
 
     @app.get("/api", include_in_schema=False)
     async def told():
         source = (ROOM / "page" / "api.html").read_text(encoding="utf-8")
         template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
         return HTMLResponse(template.render(api=app.openapi(), camera=camera.__doc__, coded=coded))
+
+
+def sent(content, kind):
+    """An endpoint that always answers with the same."""
+
+    async def endpoint():
+        return Response(content, media_type=kind)
+
+    return endpoint
 
 
 def coded(text):
@@ -152,22 +172,27 @@ def add_facts(app, owner, device, jobs):
         return jobs.get(job, {"state": "unknown", "done": 0, "of": 0})
 
 
-def add_requests(app, owner, device, folder, jobs):
-    """What is asked of videos."""
+def answering(owner, device, folder, jobs):
+    """A function that gives what compute(upload, progress) makes of a request's video, in its turn."""
     limits = owner.limits
 
     async def answered(request, name, job, compute):
-        """What compute(upload, progress) gives of the request's video, in its turn."""
         state = {"state": "uploading", "done": 0, "of": 0}
+
+        def computed(upload):
+            state["state"] = "computing"
+            return compute(upload, lambda done, known: state.update(done=done, of=known))
+
         with device.place(), noted(jobs, job, state):
             async with uploads.received(request, folder, limits.megabytes, limits.seconds, name) as upload:
-
-                def computed():
-                    state["state"] = "computing"
-                    return compute(upload, lambda done, known: state.update(done=done, of=known))
-
                 state["state"] = "waiting"
-                return await unless_gone(request, device.run(computed, limits.seconds))
+                return await unless_gone(request, device.run(lambda: computed(upload), limits.seconds))
+
+    return answered
+
+
+def add_predict(app, owner, answered):
+    """Labels of a video."""
 
     @app.post("/api/predict", responses=FAILURES | LABELS, openapi_extra=BODY)
     async def predict(
@@ -184,27 +209,17 @@ def add_requests(app, owner, device, folder, jobs):
         text = await answered(request, name, job, lambda upload, tell: owner.labels(upload, asked, tell))
         return Response(text, media_type="application/json")
 
-    kinds = {kind: {"schema": {"type": "string", "format": "binary"}} for kind, _ in answers.FORMATS.values()}
-    told = {"schema": {"type": "string"}, "description": "JSON: " + answers.FACTS}
-    explanation = {"description": "The explanation.", "content": kinds, "headers": {"X-Explained": told}}
-    forms = "; ".join(f"{form}: {what}" for form, (_, what) in answers.FORMATS.items())
 
-    @app.post(
-        "/api/explain",
-        responses=FAILURES | {200: explanation},
-        openapi_extra=BODY,
-        response_class=Response,
-    )
+def add_explain(app, owner, answered):
+    """What counted in a video."""
+
+    @app.post("/api/explain", responses=FAILURES | EXPLANATION, openapi_extra=BODY, response_class=Response)
     async def why(
         request: fastapi.Request,
-        label: typing.Annotated[
-            str, Query(alias="class", max_length=1000, description="a class's name; default: the best")
-        ] = "",
-        method: typing.Annotated[typing.Literal[*explain.METHODS], Query(description="see /api/model")] = "gradcam",
-        window: typing.Annotated[
-            int | None, Query(ge=0, le=10**9, description="its number; default: where the class scores highest")
-        ] = None,
-        form: typing.Annotated[typing.Literal[*answers.FORMATS], Query(alias="format", description=forms)] = "png",
+        label: Class = "",
+        method: Method = "gradcam",
+        window: Number = None,
+        form: Form = "png",
         stride: Stride = "",
         length: Length = "",
         name: Name = "",
