@@ -14,9 +14,9 @@ NAMES = ["rise", "fall", "turn <b>&"]
 URL = "http://127.0.0.1:8000"
 
 
-def predictor():
+def predictor(**changes):
     """A Predictor of the tiny net, whose windows differ in score."""
-    return predict.Predictor(loaded=tiny.untrained(NAMES))
+    return predict.Predictor(loaded=tiny.untrained(NAMES, **changes))
 
 
 def frames(count=24, height=30, width=40):

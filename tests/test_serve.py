@@ -369,6 +369,18 @@ def test_an_explanation_does_not_score_a_known_video_again(predictor, folder, cl
     assert len(count) == 2
 
 
+def test_a_net_of_whole_videos_has_windows_of_any_length(folder, clip):
+    found = served.predictor(data__clip__sampler="segments")
+    client = TestClient(served.built(found, folder)[0], served.URL)
+    assert client.get("/api/model").json()["windows"]
+    assert len(client.post("/api/predict", content=clip.read_bytes()).json()["windows"]) == 1
+    cut = client.post("/api/predict?window=8f", content=clip.read_bytes()).json()["windows"]
+    assert [one["frames"] for one in cut] == [[0, 8], [8, 16], [16, 24]]
+    asked = "/api/explain?length=8f&window=2&method=gradient&format=sheet"
+    facts = json.loads(client.post(asked, content=clip.read_bytes()).headers["x-explained"])
+    assert [facts["start"], facts["end"]] == [1.6, 2.4]
+
+
 def test_the_part_that_the_net_sees_lies_in_the_middle_of_any_picture(predictor, folder):
     owner = app.answers.Answers(predictor, app.answers.Limits())
     assert owner.box(24, 24) == [0, 0, 1, 1]
@@ -381,6 +393,7 @@ def test_the_facts_are_those_of_the_net(client):
     assert facts["classes"] == served.NAMES
     assert facts["clip"] == {"sampler": "random_clip", "size": 8, "stride": 1}
     assert facts["limits"]["megabytes"] == 200
+    assert facts["windows"] is False
     assert "gradcam" in facts["methods"]
     assert client.get("/api/health").json() == {"status": "ok", "requests": 0, "cameras": 0}
 

@@ -12,7 +12,7 @@ import vidjax
 from vidjax import explain
 from vidjax.data import planes, transforms, video
 from vidjax.explain import command, overlay
-from vidjax.predict import outputs, segments
+from vidjax.predict import outputs, segments, windows
 from vidjax.predict.live import rows
 from vidjax.serve.refusals import Refusal
 
@@ -125,6 +125,7 @@ class Answers:
             "classes": list(self.predictor.class_names),
             "multi_label": bool(self.predictor.multi_label),
             "clip": {key: section["clip"][key] for key in ("sampler", "size", "stride")},
+            "windows": section["clip"]["sampler"] not in windows.REACH,
             "modalities": list(section["modalities"]),
             "methods": explain.METHODS if pictured(section) else {},
             "camera": camera_sentence(section) == "",

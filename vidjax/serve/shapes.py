@@ -60,6 +60,7 @@ class Model(pydantic.BaseModel):
     classes: list[str]
     multi_label: bool = pydantic.Field(description="whether several classes can be true at once")
     clip: Clip
+    windows: bool = pydantic.Field(description="whether a window's length may be asked for")
     modalities: list[str]
     methods: dict[str, str] = pydantic.Field(description="of explanation, and what each shows")
     camera: bool = pydantic.Field(description="whether the net can see a camera's frames")

@@ -165,8 +165,8 @@ function listen() {
   at("save").addEventListener("click", () => save(new Blob([JSON.stringify(labels)], {type: "application/json"}), `${labels.path}.json`));
   at("options").addEventListener("submit", event => {
     event.preventDefault();
-    const {stride, threshold} = event.target.elements;
-    options = {stride: stride.value.replace(/\s/g, ""), threshold: (threshold.value || 30) / 100};
+    const {stride, lasts, threshold} = event.target.elements, plain = field => field.value.replace(/\s/g, "");
+    options = {stride: plain(stride), window: plain(lasts), threshold: (threshold.value || 30) / 100};
     take(file);
   });
   let inside = 0;
@@ -198,6 +198,7 @@ async function begin() {
   at("net").textContent = `${model.name} · ${classes.length} classes`;
   at("rules").textContent = `Its labels appear over time. It goes to this server alone and is deleted when it is answered; at most ${limits.megabytes} MB and ${limits.frames.toLocaleString("en")} frames.`;
   show("film", model.camera);
+  show("length", model.windows);
   why.begin(model, () => ({file, labels, options: used, window: windowAt(now), playable}), run);
   listen();
   document.body.classList.add("ready");

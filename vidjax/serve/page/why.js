@@ -40,7 +40,8 @@ export function offer(model, labels) {
 // Asks for the map of what the form says.
 function ask({file, labels, options, window, playable}) {
   const beside = form.elements.place.value === "beside" || !playable;
-  const query = {method: form.elements.method.value, class: form.elements.class.value, stride: options.stride ?? ""};
+  const query = {method: form.elements.method.value, class: form.elements.class.value, stride: options.stride ?? "",
+    length: options.window ?? ""};
   if (form.elements.window.value === "here") query.window = window;
   return busy("Looking at what counted", async (tell, signal) => {
     const {blob, facts} = await send("/api/explain", file, {...query, format: beside ? "mp4" : "sheet"}, tell, signal);
