@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 import time
@@ -146,8 +147,8 @@ def test_track_yields_everything_and_says_the_rate(terminal):
     assert list(logs.track(3, "Indexing", console=console, every=0)) == [0, 1, 2]
     assert list(logs.track(iter("ab"), "Reading", unit="files", console=console, every=0)) == ["a", "b"]
     text = console.file.getvalue()
-    assert "Indexing: 3 videos in 0.0 s" in text
-    assert "Reading: 2 files in 0.0 s" in text
+    assert re.search(r"Indexing: 3 videos in \d+\.?\d* s", text)
+    assert re.search(r"Reading: 2 files in \d+\.?\d* s", text)
     assert ("Indexing: 2/3 videos" in text) != terminal
     assert not progress._shown
 
