@@ -106,7 +106,5 @@ def write(found, folder, name):
         strip = overlay.strip(found["clip"], drawn, found["map"])
         pathlib.Path(partial).write_bytes(cv2.imencode(".png", strip[..., ::-1])[1].tobytes())
     with written.whole(arrays) as partial, open(partial, "wb") as file:
-        np.savez(
-            file, **{key: found[key] for key in ("clip", "map", "label", "score", "window", "start", "end", "fps")}
-        )
+        np.savez(file, **found)
     return movie, picture, arrays

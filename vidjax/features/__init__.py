@@ -64,18 +64,14 @@ def write(cfg, workdir, out, layers="pre_logits", split="eval", step=None, form=
     if not kept:
         raise FeaturesError(f"no video of {source.name} could be read: there are no features to write.")
     records = [source[i] for i in kept]
-    about = (
-        of_run(meta, workdir, fingerprint(meta)) | of_source(source, cfg, split) | {"rows_are": "videos", "raw": raw}
-    )
+    about = of_run(meta, workdir, fingerprint(meta)) | of_source(source, cfg, split)
     about["views"] |= {key: cfg.eval.get(key) for key in ("protocol", "clips", "crops", "size") if cfg.eval.get(key)}
     about["unreadable"] = {source[i]["id"]: why for i, why in errors.items()}
     about |= {"rows_are": "videos", "raw": raw, "layers": list(named(layers)), "clip": cfg.data.clip.to_dict()}
     ends = [record["num_frames"] for record in records]
     rows = {
         "id": np.array([printable(record["id"]) for record in records]),
-        "path": np.array(
-            [printable(os.path.abspath(record["path"])) if "path" in record else "" for record in records]
-        ),
+        "path": np.array([place(record.get("path")) for record in records]),
         "label": figures.label_array(records, source),
         "window": np.zeros(len(kept), np.int64),
         "start": np.zeros(len(kept), np.float32),
